@@ -63,6 +63,9 @@ class WrapperSpec:
         return f"{self.name}[{given}]" if given else self.name
 
 
+_MOST_WRAPPERS = 16
+
+
 def split_wrappers(text: str) -> tuple[tuple[WrapperSpec, ...], str]:
     """Split a SPEC into its wrappers, outermost first, and the rest.
 
@@ -72,6 +75,9 @@ def split_wrappers(text: str) -> tuple[tuple[WrapperSpec, ...], str]:
     wrappers, rest = [], text
     while head := _HEAD.match(rest):
         wrappers.append(_parse_wrapper(text, head[1], head[2]))
+        if len(wrappers) > _MOST_WRAPPERS:  # each adds check bits of check bits, and a level of calls
+            found = f"it has more than {_MOST_WRAPPERS} wrappers"
+            raise MemorySpecError(f"Memory SPEC {text[:80]!r}", found, "Name fewer")
         rest = rest[head.end() :]
     for outer, inner in pairwise(wrappers):
         if WRAPPERS[outer.name].level > WRAPPERS[inner.name].level:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -143,6 +144,8 @@ def main() -> int:
                 continue
             smallest, ends = None, []
             for limit in limits:
+                for folder in ("trained", "measured"):  # a finished run would need little
+                    shutil.rmtree(Path(work) / folder, ignore_errors=True)
                 code, said = run_limited(arguments, limit, asked.kind)
                 if code == 0:
                     smallest = limit

@@ -484,6 +484,11 @@ def _read_backs_of_a_long_key(place: Place) -> tuple[str, ...]:
     return "characterize", "--import", place.write("r.toml", "x = { " + _LONG_KEY.strip() + " }"), "--out", "out"
 
 
+@case(5)
+def _memory_with_thousands_of_wrappers(place: Place) -> tuple[str, ...]:
+    return "emulate", *FEW[:-3], "--memory", "secded+" * 100_000 + "uniform:ber=0.1"
+
+
 @case(3)
 def _fault_list_of_one_long_line(place: Place) -> tuple[str, ...]:
     return "emulate", *FEW, "--faults", place.write("f.csv", "tensor," + "a" * (1 << 25))
