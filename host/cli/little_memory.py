@@ -20,9 +20,10 @@ from typing import Any
 ROOMY = 4 << 30
 """From this limit on, in bytes, commands run as without one."""
 
-NEEDED_MB = {"infer": 450, "inspect": 450, "train": 1500}
+NEEDED_MB = {"infer": 450, "inspect": 450, "train": 1500, "characterize": 2500}
 """Megabytes of address space with which commands work on small networks; measured by tests/endurance/memory.py."""
-_NEEDED_MB, _NEEDED_DATA_MB = 1000, 450
+_NEEDED_DATA_MB = {"train": 700, "characterize": 1500}
+_OTHERS_NEED_MB, _OTHERS_NEED_DATA_MB = 1000, 450
 _NO_LIMIT = 1 << 50
 
 _SIGNALS = ("SIGABRT", "SIGSEGV", "SIGBUS", "SIGILL", "SIGTRAP", "SIGKILL")
@@ -172,12 +173,12 @@ def explain(found: str, limit: int | None = None) -> str:
     used = _peak_bytes()
     allowed = f"; it may use {limit >> 20:,} MB" if limit else ""
     at_most = f", and used {used >> 20:,} MB" if used else ""
-    needed = NEEDED_MB.get(name, _NEEDED_MB)
+    needed = NEEDED_MB.get(name, _OTHERS_NEED_MB)
     asked = f"weakcell {name}".strip()
     return (
         f"{asked}: it ran out of memory ({found}){allowed}{at_most}. Allow more (ulimit -v, ulimit -d, the container's limit), or "
         f"take fewer images or threads: on a small network it needs {needed:,} MB of address space, of which "
-        f"{_NEEDED_DATA_MB:,} MB are data."
+        f"{_NEEDED_DATA_MB.get(name, _OTHERS_NEED_DATA_MB):,} MB are data."
     )
 
 
