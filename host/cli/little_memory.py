@@ -20,7 +20,7 @@ from typing import Any
 ROOMY = 4 << 30
 """From this limit on, in bytes, commands run as without one."""
 
-NEEDED_MB = {"infer": 450, "inspect": 450, "train": 1500, "characterize": 2500}
+NEEDED_MB = {"infer": 450, "inspect": 450, "train": 1500}
 """Megabytes of address space with which commands work on small networks; measured by tests/endurance/memory.py."""
 _NEEDED_DATA_MB = {"train": 700, "characterize": 1500}
 _OTHERS_NEED_MB, _OTHERS_NEED_DATA_MB = 1000, 450
@@ -173,12 +173,13 @@ def explain(found: str, limit: int | None = None) -> str:
     used = _peak_bytes()
     allowed = f"; it may use {limit >> 20:,} MB" if limit else ""
     at_most = f", and used {used >> 20:,} MB" if used else ""
-    needed = NEEDED_MB.get(name, _OTHERS_NEED_MB)
+    data = f"{_NEEDED_DATA_MB.get(name, _OTHERS_NEED_DATA_MB):,} MB"
+    space = f"{NEEDED_MB.get(name, _OTHERS_NEED_MB):,} MB of address space, of which {data} are data"
+    needed = f"{data} of data, and more of address space" if name == "characterize" else space
     asked = f"weakcell {name}".strip()
     return (
         f"{asked}: it ran out of memory ({found}){allowed}{at_most}. Allow more (ulimit -v, ulimit -d, the container's limit), or "
-        f"take fewer images or threads: on a small network it needs {needed:,} MB of address space, of which "
-        f"{_NEEDED_DATA_MB.get(name, _OTHERS_NEED_DATA_MB):,} MB are data."
+        f"take fewer images or threads: on a small network it needs {needed}."
     )
 
 
