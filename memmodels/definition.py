@@ -106,6 +106,7 @@ class Technology:
         constants: (name, value with unit, basis) of each constant, for people.
         notes: What else a user must know.
         published_curve: Returns the published points and the law's comparison with them; None if there are no points.
+        measured_values: Values of the swept condition at which alone something is known; empty if a law covers its range.
         version: Raised with every change of the law or its constants that changes errors. Stored runs of another version are not
             used again.
     """
@@ -122,6 +123,7 @@ class Technology:
     constants: tuple[tuple[str, str, Basis], ...] = ()
     notes: str = ""
     published_curve: Callable[[], tuple[Panel, ...]] | None = None
+    measured_values: tuple[float, ...] = ()
     version: int = 1
 
     def resolve(self, given: Mapping[str, ConditionValue]) -> dict[str, ConditionValue]:

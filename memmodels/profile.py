@@ -223,9 +223,14 @@ class Profile:
             source=self.source,
             basis=self.basis,
             sweep=movable[0] if movable else None,
+            measured_values=self._measured_values(movable[0]) if movable else (),
             constants=tuple((constant.name, str(constant), constant.basis) for constant in self.constants),
             notes=self.notes,
         )
+
+    def _measured_values(self, condition: str) -> tuple[float, ...]:
+        """Return the values of a condition at which there are operating points; none if there is a law."""
+        return tuple(sorted({float(point.conditions[condition]) for point in self.points}))
 
     def save(self, path: str | Path) -> Path:
         """Write PATH (TOML) and, if there are arrays, an .npz of the same name.

@@ -42,6 +42,9 @@ def sample_curve(technology: Technology, points: int = _POINTS) -> list[CurvePoi
     swept = next((condition for condition in technology.conditions if condition.name == technology.sweep), None)
     if swept is None or swept.low is None or swept.high is None:
         return []
+    if technology.measured_values:
+        measured = (_sample(technology, swept.name, value) for value in technology.measured_values)
+        return [sample for sample in measured if sample is not None]
     low, high = swept.low, swept.high
     if low > 0.0:
         high = _last_visible(technology, swept.name, low, high)
@@ -54,10 +57,12 @@ def sample_curve(technology: Technology, points: int = _POINTS) -> list[CurvePoi
 
 
 def suggest_sweep(technology: Technology) -> str:
-    """Return a `--sweep` of about ten values of the usual condition, over which the error rate changes."""
+    """Return a `--sweep` of about ten values of the usual condition, over which the error rate changes, or of all measured ones."""
     curve = sample_curve(technology)
     if not curve:
         return f"{technology.sweep}=START:STOP:STEP"
+    if technology.measured_values:
+        return f"{technology.sweep}={','.join(f'{sample.value:.12g}' for sample in curve)}"
     low, high = curve[0].value, curve[-1].value
     if high >= 1000 * low:
         return f"{technology.sweep}={low:.12g}:{high:.12g}:x10"

@@ -19,7 +19,7 @@ from weakcell.host.board.characterization.passes import count_arena_pages
 from weakcell.host.board.characterization.patterns import parse_contents
 from weakcell.host.board.characterization.points import Plan, Record, make_plan
 from weakcell.host.board.characterization.results import tabulate_points, write_results
-from weakcell.host.board.characterization.rig import CharacterizationRig, check_experiment, list_voltages
+from weakcell.host.board.characterization.rig import CharacterizationRig, check_plan, list_voltages
 from weakcell.host.board.characterization.rig import characterize as measure_points
 from weakcell.host.board.link.link import Link
 from weakcell.host.board.link.meter import load_reading
@@ -196,7 +196,7 @@ def begin_run(
     }
     words = {name: each.words(0, pages) for name, each in contents.items()}
     rig = CharacterizationRig(link, lowered_by, contents, kind)
-    check_experiment(rig)
+    check_plan(rig, plan)
     return BoardRun(rig, plan, open_dump(folder, run, words, resume))
 
 

@@ -108,6 +108,7 @@ _ABILITIES = {
     "COUNT": "seeing whether the voltage falls",
     "CPU_PULSE": "retention with the processor running",
     "FROM_FLASH": "starting from flash by itself",
+    "INFER": "computing binarized networks",
 }
 
 

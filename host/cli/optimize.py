@@ -242,6 +242,11 @@ def _show(optimum: Optimum, arguments: list[str], memory: str, explain: bool) ->
     show(f"Test: {last.bad} of {last.dies} fresh dies lost more; at most {goal.failures} may{shared}.", "dim")
     show("Dies are drawn from one law of this memory. How chips, lots or modules differ is not in it.", "dim")
     setting = optimum.chosen.candidate.setting
+    if setting.protection:
+        from weakcell.memmodels.protection.wrappers import WRAPPERS, split_wrappers
+
+        for wrapper in split_wrappers(f"{setting.protection}+")[0]:
+            show(f"{wrapper.name} costs: {WRAPPERS[wrapper.name].overhead}.", "dim")
     front = f"{setting.protection}+" if setting.protection else ""
     at = f"{front}{memory}{',' if ':' in memory else ':'}{optimum.key}={setting.value:.12g}"
     rules = [part for rule in optimum.chosen.places for part in ("--place", str(rule))]

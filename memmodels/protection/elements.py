@@ -66,10 +66,11 @@ class InPlace(Wrapper):
         _refuse_planes(layout, "in-place")
         fewest = fewest_bits(self.code, self.low)
         if layout.kind == "float" or not fewest <= layout.width <= WIDEST:
+            advice = "Choose a smaller low, or place" if 3 <= layout.width < fewest else "Place"
             raise MemoryFault(
                 f"Storing {layout} with in-place[code={self.code},low={self.low}]",
                 f"its elements are {layout.width}-bit {layout.kind} numbers; this code takes integers of {fewest} to {WIDEST} bits",
-                "Choose a smaller low, or place this tensor in a memory without in-place",
+                f"{advice} this tensor in a memory without in-place",
             )
         return make_tables(layout.width, layout.kind == "signed", layout.erased, self.code, self.low)
 

@@ -18,13 +18,14 @@ from weakcell.host.board.characterization.experiments import Experiment, Setting
 from weakcell.host.board.errors import BoardError, VoltageRefused
 from weakcell.host.board.firmware.build import why_not_buildable
 from weakcell.host.board.link.link import Link
-from weakcell.host.board.link.protocol import Pattern
+from weakcell.host.board.link.protocol import Capability, Pattern
 from weakcell.host.board.link.transport import SerialTransport
 from weakcell.host.board.survey import name_firmware
 from weakcell.host.board.virtual.faults import make_retention_fault
 from weakcell.host.board.virtual.opening import open_virtual_board
 from weakcell.host.board.virtual.serving import Endpoint, serve
 from weakcell.host.cli import app
+from weakcell.host.cli.board import _ABILITIES
 
 
 def run(*arguments: str) -> tuple[int, str]:
@@ -47,6 +48,10 @@ def test_info_and_measure(chip: str) -> None:
     code, text = run("board", "measure", "--port", f"virtual:{chip}", "--memory", "uniform:ber=1e-4", "--repeats", "1")
     assert code == 0
     assert " 0 of " in text
+
+
+def test_every_capability_has_words() -> None:
+    assert set(_ABILITIES) == {capability.name for capability in Capability}
 
 
 @pytest.mark.parametrize(

@@ -439,7 +439,14 @@ def test_a_damaged_point_is_named(tmp_path: Path) -> None:
 def test_impossible_requests_are_refused(tmp_path: Path, arguments: tuple[str, ...], exit_code: int, found: str) -> None:
     done = run("--port", "virtual:rp2350", "--out", str(tmp_path / "run"), *arguments)
     assert (done.exit_code, found in done.output) == (exit_code, True), done.output
-    assert not list(tmp_path.glob("run/points/*"))
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_a_dry_run_refuses_the_voltages_that_the_run_refuses(tmp_path: Path) -> None:
+    asked = ("--port", "virtual:rp2350", "--vdd", "0.83,0.8", "--kib", "1", "--out", str(tmp_path / "run"))
+    assert run(*asked, "--dry-run").exit_code == 10
+    assert run(*asked).exit_code == 10
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_folder_is_needed() -> None:

@@ -18,6 +18,8 @@ from weakcell.host.report.technology_curves import collect_panels
 from weakcell.host.study.sweep_values import parse_sweep
 from weakcell.memmodels import names, technology
 from weakcell.memmodels.curves import hold_out_probit, hold_out_tail, rms_decades
+from weakcell.memmodels.error_model.terms import ErrorTerm, Lifetime
+from weakcell.memmodels.profile import OperatingPoint, Profile
 from weakcell.memmodels.technologies.dram import hold_out_retention
 from weakcell.memmodels.technologies.sttram import hold_out_stability
 from weakcell.memmodels.technologies.support import table
@@ -89,6 +91,15 @@ def test_the_sweep_that_a_single_point_suggests_changes_the_errors(name: str) ->
     rates = [sum(term.rate for term in kind.terms(kind.resolve({sweep.key: value}))) for value in sweep.values]
     assert 4 <= len(rates) <= 16
     assert max(rates) > 10 * min(rates)
+
+
+def test_a_profile_without_a_law_suggests_what_was_measured() -> None:
+    points = tuple(
+        OperatingPoint({"vdd": vdd}, (ErrorTerm("cells", Lifetime.DIE, rate, rate),)) for vdd, rate in ((0.6, 1e-3), (0.55, 1e-2))
+    )
+    kind = Profile("board", points=points).technology()
+    assert suggest_sweep(kind) == "vdd=0.55,0.6"
+    assert [(point.value, point.p01) for point in sample_curve(kind)] == [(0.55, 1e-2), (0.6, 1e-3)]
 
 
 def test_the_usual_sweep_of_rram_flips_as_many_bits_as_its_law_says() -> None:

@@ -71,9 +71,7 @@ def characterize(
     Returns:
         The records of all points, in the order of the plan.
     """
-    check_experiment(rig)
-    for vdd in plan.voltages:
-        rig.supply.check(rig.link, vdd)
+    check_plan(rig, plan)
     records = {record.point.index: record for record in dump.records() if record.outcome.is_final}
     image_crc, checked = rig.link.info().image_crc, False
     if rig.link.ring_curve is None:
@@ -145,7 +143,7 @@ def _measure_once(rig: CharacterizationRig, point: Point, pages: int) -> PassRes
     if rig.experiment is Experiment.RETENTION:
         lower = partial(rig.supply.lower, link, point.vdd, point.dwell_s)
         return run_pass(link, 0, pages, contents, lower, rig.counters)
-    assert isinstance(contents, GeneratedPattern), "check_experiment has seen to that"
+    assert isinstance(contents, GeneratedPattern), "check_plan has seen to that"
     setting = Setting(rig.experiment, find_code(link.board, point.vdd), round(point.dwell_s * 1e6))
     report = ReportMode.COMPARE if rig.experiment is Experiment.READ else ReportMode.CRCS
     result = run_experiment(link, setting, contents.pattern, contents.seed, range(pages), report)
@@ -154,13 +152,20 @@ def _measure_once(rig: CharacterizationRig, point: Point, pages: int) -> PassRes
     return PassResult(pack_cells(result.cells, pages), phases[0])
 
 
-def check_experiment(rig: CharacterizationRig) -> None:
-    """Check that the experiment is possible.
+def check_plan(rig: CharacterizationRig, plan: Plan) -> None:
+    """Check that the experiment is possible at all voltages.
 
     Raises:
         UsageError: it cannot use this supply or pattern.
         BoardError: the firmware cannot run it.
+        VoltageRefused: the supply cannot set a voltage.
     """
+    _check_experiment(rig)
+    for vdd in plan.voltages:
+        rig.supply.check(rig.link, vdd)
+
+
+def _check_experiment(rig: CharacterizationRig) -> None:
     asked = f"The experiment {rig.experiment}"
     if not rig.link.board.can(REQUIRED_CAPABILITIES[rig.experiment]):
         found = f"the firmware of this {rig.link.board.chip} cannot do it"
