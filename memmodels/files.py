@@ -124,12 +124,13 @@ def parse_json(text: str) -> Any:
     """Return what a JSON text says.
 
     Raises:
-        ValueError: It is no JSON, or a string has half of a surrogate pair: no file, terminal or figure can show it.
+        ValueError: It is no JSON, or a string has half of a surrogate pair: no file, terminal or figure can show it. Those that
+            Python makes of bytes in names of files (U+DC80 to U+DCFF) are legal.
         RecursionError: It is nested too deeply.
     """
     value = json.loads(text)
     if "\\u" in text:
-        json.dumps(value, ensure_ascii=False).encode()
+        json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogateescape")
     return value
 
 

@@ -119,7 +119,7 @@ def published_curve() -> tuple[Panel, ...]:
 
 ROWHAMMER = Technology(
     name=_NAME,
-    title="DDR3 modules beside rows that are activated often (RowHammer)",
+    title="DDR3 beside busy rows (RowHammer)",
     conditions=(
         Condition("module", "", "which of the measured modules", default="A23", choices=tuple(SHARES)),
         Condition(
