@@ -27,7 +27,7 @@ def inspect(
     if as_json:
         inputs = [asdict(known) for known in inspection.inputs]
         open_sizes = {"sizes": dict(inspection.network.sizes), "assumed_sizes": sorted(inspection.assumed)}
-        emit("network", model=inspection.name, inputs=inputs, **open_sizes, **layers.as_dict())
+        emit(None, model=inspection.name, inputs=inputs, **open_sizes, **layers.as_dict())
         return
     from rich.text import Text
 

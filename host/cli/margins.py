@@ -57,7 +57,7 @@ def margins(
         if folder is not None:
             write_margins(report, folder, ["weakcell", *sys.argv[1:]])
     if as_json:
-        emit("margins", **report.as_dict())
+        emit(None, **report.as_dict())
     else:
         _show(report)
     if folder is not None:

@@ -56,7 +56,7 @@ def memories(
         from weakcell.host.cli.terminal import emit
 
         for tech in chosen:
-            emit("memory", **_as_dict(tech))
+            emit(None, **_as_dict(tech))
         return
     if name:
         _show_one(chosen[0])
@@ -97,7 +97,7 @@ def _check_profile(path: Path, as_json: bool) -> None:
     }  # fmt: skip
     if as_json:
         conditions = [_condition(condition) for condition in profile.conditions]
-        emit("profile", file=str(path), **facts, conditions=conditions, missing=list(found.missing))
+        emit(None, file=str(path), **facts, conditions=conditions, missing=list(found.missing))
         return
     show(Text(f"{path}: a memory profile", style="bold"))
     grid = Table.grid(padding=(0, 2, 0, 0))
@@ -178,7 +178,7 @@ def _show_wrapper(kind: WrapperType, as_json: bool) -> None:
 
     if as_json:
         facts = {"name": kind.name, "title": kind.title, "overhead": kind.overhead, "limits": kind.limits}
-        emit("wrapper", **facts, options=[_condition(option) for option in kind.options])
+        emit(None, **facts, options=[_condition(option) for option in kind.options])
         return
     show(Text(f"{kind.name}: {kind.title}", style="bold"))
     grid = Table.grid(padding=(0, 2, 0, 0))

@@ -87,10 +87,11 @@ def note(text: str, quiet: bool = False) -> None:
         stderr().print(printable(text), soft_wrap=True)
 
 
-def emit(event: str, **content: Any) -> None:
-    """One NDJSON event on stdout; numbers that are not finite become null."""
+def emit(event: str | None, **content: Any) -> None:
+    """One NDJSON event on stdout, or an object that is no event; numbers that are not finite become null."""
     assert "version" not in content, "the version of the format would be lost"
-    sys.stdout.write(printable_json({"version": EVENT_VERSION, "event": event, **_finite(content)}) + "\n")
+    named = {} if event is None else {"event": event}
+    sys.stdout.write(printable_json({"version": EVENT_VERSION, **named, **_finite(content)}) + "\n")
     sys.stdout.flush()
 
 
