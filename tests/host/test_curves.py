@@ -95,11 +95,12 @@ def test_the_sweep_that_a_single_point_suggests_changes_the_errors(name: str) ->
 
 def test_a_profile_without_a_law_suggests_what_was_measured() -> None:
     points = tuple(
-        OperatingPoint({"vdd": vdd}, (ErrorTerm("cells", Lifetime.DIE, rate, rate),)) for vdd, rate in ((0.6, 1e-3), (0.55, 1e-2))
+        OperatingPoint({"vdd": vdd}, (ErrorTerm("cells", Lifetime.DIE, rate, rate),))
+        for vdd, rate in ((1.1, 1e-6), (0.6, 1e-3), (0.55, 1e-2))
     )
     kind = Profile("board", points=points).technology()
-    assert suggest_sweep(kind) == "vdd=0.55,0.6"
-    assert [(point.value, point.p01) for point in sample_curve(kind)] == [(0.55, 1e-2), (0.6, 1e-3)]
+    assert suggest_sweep(kind) == "vdd=0.55,0.6,1.1"
+    assert [(point.value, point.p01) for point in sample_curve(kind)] == [(0.55, 1e-2), (0.6, 1e-3), (1.1, 1e-6)]
 
 
 def test_the_usual_sweep_of_rram_flips_as_many_bits_as_its_law_says() -> None:
