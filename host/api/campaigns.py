@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from weakcell.host.board.inference.studies import make_executor
 from weakcell.host.board.memory.studies import refuse_hardware
 from weakcell.host.campaign.campaign import Campaign, resolve_campaign
 from weakcell.host.campaign.schema import parse_campaign, read_campaign, write_toml
@@ -37,7 +38,7 @@ def sweep(
 
     Args:
         campaign: A campaign file (TOML), or the same tables as a dict: `network` and `memory` are lists of tables, `placement`,
-            `trials`, `half_width`, `seeds`, `read_every`, `batch` and `die` are optional.
+            `trials`, `half_width`, `seeds`, `read_every`, `batch`, `die` and `compute` are optional.
         out: The folder for runs and tables.
         half_width: Stop a point when its 95 % interval is no wider than ± this share, instead of the campaign's own value.
         threads: Threads of this process; None for all cores.
@@ -92,7 +93,16 @@ def check_workers(threads: int | None, processes: int | None, cluster: str | Non
 
 
 def choose_executor(campaign: Campaign, threads: int | None, processes: int | None, cluster: str | None) -> Executor:
-    """Return the workers of a campaign: a cluster, processes or threads."""
+    """Return the workers of a campaign: a cluster, processes, threads, or boards.
+
+    Raises:
+        UsageError: boards compute the images, and the workers would be other processes.
+    """
+    if campaign.compute == "board":
+        if cluster is not None or processes is not None:
+            found = 'its images are computed by boards (compute = "board"), whose ports one process holds'
+            raise UsageError("A campaign on several processes", found, "Leave out --processes and --cluster")
+        return make_executor(campaign.studies)
     if cluster is not None:
         from weakcell.host.campaign.cluster import Cluster
 

@@ -14,6 +14,7 @@ import polars as pl
 from weakcell.emulator.faults.read_policy import DEFAULT_READS, Reads
 from weakcell.emulator.tasks import Metric
 from weakcell.host.analysis.prediction import PredictionStudy, measure_prediction, predict_study
+from weakcell.host.board.inference.studies import Compute, find_board_network, make_executor
 from weakcell.host.board.memory.studies import open_boards
 from weakcell.host.datasets.registry import DataLike
 from weakcell.host.report import prediction_report
@@ -54,6 +55,7 @@ def emulate(
     output: str | None = None,
     faults: str | Path | None = None,
     record_faults: bool = False,
+    compute: Compute = "emulator",
     data_dir: str | Path | None = None,
     threads: int | None = None,
     on_trial: Callable[[Progress], None] | None = None,
@@ -84,6 +86,8 @@ def emulate(
         output: The output that is judged, by name. None: recognised.
         faults: A fault list to replay (`Emulation.save_faults`). It fixes memory, sweep, trials, seed and read policy.
         record_faults: Keep every flip, for `Emulation.fault_table` and `Emulation.save_faults`.
+        compute: `board`: the board that holds all weights computes the images itself, and each output is compared with the
+            emulator's. Virtual boards can with `board:virtual:rp2350-flash`.
         data_dir: The folder to search first for a data set's files.
         threads: Threads; None for all cores.
         on_trial: Called after each trial.
@@ -92,8 +96,9 @@ def emulate(
         The result. `.summary` has one row per point, `.frame` one per point and trial.
 
     Raises:
-        UsageError: An argument cannot be understood.
+        UsageError: An argument cannot be understood, or a board cannot compute this study.
         InputError: The network or data are missing, or do not fit each other. `ModelError`: the network is not supported.
+        BoardError: A board does not answer, or computed something else than the emulator.
         MemorySpecError: The memory is unknown, or a condition lies outside its valid range.
         Interrupted: Ctrl-C. Its attribute `result` holds the finished points.
 
@@ -119,9 +124,11 @@ def emulate(
         defaults = {name: parameter.default for name, parameter in inspect.signature(emulate).parameters.items()}
         given = {name: value for name, value in options.items() if value is not None and value != defaults[name]}
         resolved, memories = resolve_replay(Path(faults), model, data, data_dir, **given)
+    listed = faults if faults is not None else "record_faults=True" if record_faults else None
+    executor = None if find_board_network(resolved, compute, listed) is None else make_executor([resolved])
     with open_boards(resolved, None) as sessions:
         used = 1 if sessions else threads  # a board answers one trial at a time
-        result = run_study(resolved, threads=used, on_trial=on_trial, memories=memories, record=record_faults)
+        result = run_study(resolved, threads=used, on_trial=on_trial, memories=memories, record=record_faults, executor=executor)
     return wrap_result(Emulation, result)
 
 

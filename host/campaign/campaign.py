@@ -14,6 +14,7 @@ from typing import Any
 from weakcell.emulator.faults.deployment import ReadPolicy
 from weakcell.emulator.faults.placement import place
 from weakcell.emulator.tasks import Asked
+from weakcell.host.board.inference.studies import Compute, find_board_network
 from weakcell.host.campaign.schema import CampaignFile, MemoryTable, Mistake, Place, parse_grid_values, refuse
 from weakcell.host.study.networks import shipped_models
 from weakcell.host.study.study import Point, ResolvedStudy, Study, resolve_study
@@ -57,6 +58,7 @@ class Campaign:
         half_width: of the interval of the mean at which a point is finished; None: all trials are run.
         text: of the campaign file.
         title: of the report; "": the folder's name.
+        compute: who computes the images.
     """
 
     studies: tuple[ResolvedStudy, ...]
@@ -65,6 +67,7 @@ class Campaign:
     half_width: float | None
     text: str
     title: str = ""
+    compute: Compute = "emulator"
 
     @cached_property
     def cells(self) -> tuple[Cell, ...]:
@@ -165,6 +168,7 @@ def resolve_campaign(
                 resolved = replace(checked[key], study=study)
             else:
                 resolved = checked[key] = resolve_study(study, data_dir, workload=workload)
+                find_board_network(resolved, table.compute)
             points += len(resolved.points)
             on_study(points, total)
             studies.append(resolved)
@@ -174,7 +178,7 @@ def resolve_campaign(
         _refuse_repeats(file, studies, places, mistakes)
     if mistakes:
         raise refuse(file.path, mistakes)
-    return Campaign(tuple(studies), tuple(labels), table.trials, width, file.text, table.title)
+    return Campaign(tuple(studies), tuple(labels), table.trials, width, file.text, table.title, table.compute)
 
 
 def _collector(file: CampaignFile, mistakes: list[Mistake]) -> Callable[[Place], Any]:

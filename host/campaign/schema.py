@@ -6,6 +6,7 @@ half_width = 0.005            # optional
 seeds = [0]
 read_every = ["load"]
 batch = 256
+compute = "emulator"          # or "board": the board that holds all weights computes the images itself
 
 [[network]]
 model = "digits-bnn"          # a shipped name or an ONNX file, from the campaign file's folder
@@ -35,6 +36,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 
 from weakcell.emulator.faults.read_policy import DEFAULT_READS, Reads
 from weakcell.emulator.tasks import parse_task
+from weakcell.host.board.inference.studies import Compute
 from weakcell.host.study.sweep_values import parse_sweep
 from weakcell.memmodels.catalogue import parse_spec
 from weakcell.memmodels.errors import InputError, MemorySpecError, WeakcellError
@@ -116,6 +118,7 @@ class CampaignTable(_Table):
     read_every: Annotated[list[Reads], Field(min_length=1)] = [DEFAULT_READS]
     batch: _Count = 256
     die: _Whole | None = None
+    compute: Compute = "emulator"
 
 
 @dataclass(frozen=True, order=True)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 
+from weakcell.host.board.inference.studies import find_board_network, measure_seconds_per_image
 from weakcell.host.board.memory.studies import estimate_board_seconds, list_board_ports, open_boards
 from weakcell.host.campaign.campaign import Campaign, Cell
 from weakcell.host.campaign.stopping import FIRST_STAGE, find_control_variate, trials_needed, wants_covariate
@@ -256,6 +257,8 @@ def estimate_effort(campaign: Campaign, workers: int, missing: int, processes: b
         if list_board_ports(study):
             with open_boards(study, None):
                 board_seconds += estimate_board_seconds(study)
+                if (found := find_board_network(study, campaign.compute)) is not None:
+                    board_seconds += measure_seconds_per_image(study, found) * study.jobs * len(study.dataset)
             continue
         kind = study.workload.key, str(study.study.read_every)
         if kind not in samples:

@@ -104,7 +104,9 @@ def emulate(
         resolved, memories = _resolve(model, data, data_dir, given, faults)
         found = None
         if compute == "board":
-            found = _find_board_network(resolved, faults or save_faults)
+            from weakcell.host.board.inference.studies import find_board_network
+
+            found = find_board_network(resolved, compute, faults or save_faults)
         if save_faults is not None:
             _check_fault_file(save_faults, resolved, yes)
         if dry_run:
@@ -143,17 +145,6 @@ def check_boards(resolved: ResolvedStudy, yes: bool, quiet: bool, found: BoardNe
 
     if list_board_ports(resolved):
         note(f"Through the board: at most {duration(check_time(resolved, yes, _seconds_per_image(resolved, found)))}.", quiet)
-
-
-def _find_board_network(resolved: ResolvedStudy, fault_list: Path | None) -> BoardNetwork:
-    """Return what the board computes of a study; an error if it cannot."""
-    from weakcell.host.board.inference.studies import split_study
-    from weakcell.memmodels.errors import UsageError
-
-    if fault_list is not None:
-        found = f"{fault_list} holds flips, and a board flips its own cells"
-        raise UsageError("--compute board with a fault list", found, "Leave out --compute: the flips and outputs are the same")
-    return split_study(resolved)
 
 
 def _seconds_per_image(resolved: ResolvedStudy, found: BoardNetwork | None) -> float:
@@ -284,7 +275,7 @@ def _run(
             if found is not None:
                 from weakcell.host.board.inference.studies import make_executor
 
-                executor = make_executor(resolved, found)
+                executor = make_executor([resolved])
             result = run_study(
                 resolved, threads=threads, on_trial=on_trial, on_point=on_point, memories=memories, record=recording,
                 executor=executor,

@@ -16,6 +16,7 @@ import pytest
 from onnx import numpy_helper
 from typer.testing import CliRunner, Result
 
+import weakcell
 from tests.board.native import NativeCore
 from tests.emulator.models import run as run_onnxruntime
 from tests.emulator.small import pixels, small_bnn
@@ -31,13 +32,14 @@ from weakcell.host.board.inference.resident import ResidentBoard
 from weakcell.host.board.link.link import Link
 from weakcell.host.board.link.protocol import Capability
 from weakcell.host.board.link.transport import FunctionTransport
-from weakcell.host.board.memory.session import PortSession
+from weakcell.host.board.memory.session import PROCESS_SESSIONS, PortSession
 from weakcell.host.board.memory.spec import technology_of
 from weakcell.host.board.virtual.faults import BoardFailure, make_retention_fault
 from weakcell.host.board.virtual.virtual_board import VirtualBoard
 from weakcell.host.cli import app
 from weakcell.host.datasets.registry import load_data
 from weakcell.memmodels.catalogue import parse_spec
+from weakcell.memmodels.errors import InputError, UsageError
 from weakcell.memmodels.recording import load as load_recording
 
 pytest.importorskip("unicorn", reason="pip install weakcell[virtual]")
@@ -66,6 +68,41 @@ def test_emulate_gives_the_same_rows_on_the_board_as_here(tmp_path: Path) -> Non
     for mine, other in zip(*(each.takes for each in regions), strict=True):
         assert np.array_equal(mine.reads[0], other.reads[0])
         assert mine.notes[0]["passes"] == other.notes[0]["passes"]
+
+
+def test_from_python_and_in_campaigns_the_board_computes_the_same(tmp_path: Path) -> None:
+    """The rows are the emulator's; that the board computes is seen in the counter of images."""
+    memory = f"board:virtual:rp2350-flash[{CELLS}]"
+    counters = PROCESS_SESSIONS.get(memory.removeprefix("board:")).counters
+    study = {"memory": memory, "sweep": {"vdd": [0.55]}, "trials": 1, "images": 2}
+    before, columns = counters.images_computed, ["sweep_value", "trial", "accuracy", "changed", "flips", "bits_read"]
+    ours, theirs = (weakcell.emulate(compute=compute, **study).frame.select(columns) for compute in ("board", "emulator"))
+    assert ours.equals(theirs)
+    assert counters.images_computed == before + 2
+    tables = {
+        "trials": 1, "compute": "board", "network": [{"model": "digits-bnn", "images": 2}],
+        "memory": [{"spec": memory, "grid": {"vdd": [0.55]}}],
+    }  # fmt: skip
+    assert weakcell.sweep(tables, tmp_path / "campaign").frame.select(columns).equals(ours)
+    assert counters.images_computed == before + 4
+    with pytest.raises(UsageError, match="several processes"):
+        weakcell.sweep(tables, tmp_path / "other", processes=2)
+    with pytest.raises(InputError, match=r"line \d+: .*once per image"):
+        weakcell.sweep({**tables, "read_every": ["image"]}, tmp_path / "third")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "found"),
+    [
+        ({"read_every": "image"}, "once per image"),
+        ({"memory": "uniform:ber=0.1"}, "one board that holds all weights"),
+        ({"record_faults": True}, "flips and outputs are the same"),
+        ({"compute": "boards"}, "no such choice"),
+    ],
+)
+def test_python_refuses_what_the_command_line_refuses(arguments: dict[str, Any], found: str) -> None:
+    with pytest.raises(UsageError, match=found):
+        weakcell.emulate(**{"memory": "board:virtual:rp2350-flash", "images": 2, "trials": 1, "compute": "board", **arguments})
 
 
 class NetworkOnBoard:

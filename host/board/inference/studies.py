@@ -1,9 +1,11 @@
-"""Studies whose images a board computes: what they ask for, how long they take, and how their trials run."""
+"""Studies and campaigns whose images a board computes: what they ask for, how long they take, and how their trials run."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -17,12 +19,37 @@ from weakcell.host.board.inference.program import BoardNetwork, split_network
 from weakcell.host.board.inference.resident import ResidentBoard
 from weakcell.host.board.memory.session import PROCESS_SESSIONS
 from weakcell.host.board.memory.spec import technology_of
-from weakcell.host.board.memory.studies import list_board_ports
+from weakcell.host.board.memory.studies import board_port, list_board_ports
 from weakcell.host.study.executors import Task, TaskResult, Threads
 from weakcell.host.study.study import ResolvedStudy
 from weakcell.memmodels.errors import UsageError
 from weakcell.memmodels.memory import Key
 from weakcell.memmodels.protection.wrappers import split_wrappers
+
+Compute = Literal["emulator", "board"]
+"""Who computes the images of a study."""
+
+
+def find_board_network(resolved: ResolvedStudy, compute: Compute, fault_list: str | Path | None = None) -> BoardNetwork | None:
+    """Return what a board computes in a study; None if the emulator computes it.
+
+    Args:
+        resolved: the study.
+        compute: who computes the images.
+        fault_list: a list of flips that is replayed or recorded.
+
+    Raises:
+        UsageError: there is no such choice, there is a fault list, or as in `split_study`.
+        ModelError: as in `split_study`.
+    """
+    if compute not in get_args(Compute):
+        raise UsageError(f"Computing on {compute!r}", "there is no such choice", f"Choose {' or '.join(get_args(Compute))}")
+    if compute == "emulator":
+        return None
+    if fault_list is not None:
+        found = f"{fault_list} holds flips, and a board flips its own cells"
+        raise UsageError("--compute board with a fault list", found, "Leave out --compute: the flips and outputs are the same")
+    return split_study(resolved)
 
 
 def split_study(resolved: ResolvedStudy) -> BoardNetwork:
@@ -58,7 +85,7 @@ def measure_seconds_per_image(resolved: ResolvedStudy, found: BoardNetwork) -> f
     Raises:
         BoardError: the board cannot compute the network.
     """
-    memory = _open_memory(resolved, resolved.points[0].placement)
+    memory = _open_memory(resolved.points[0].placement)
     for slot in resolved.points[0].placement.slots:
         layout = resolved.plan.layout(slot.tensor, slot.planes)
         memory.write(resolved.plan.stored(layout), layout, Key())
@@ -68,23 +95,24 @@ def measure_seconds_per_image(resolved: ResolvedStudy, found: BoardNetwork) -> f
     return time.perf_counter() - start
 
 
-def make_executor(resolved: ResolvedStudy, found: BoardNetwork) -> Threads:
-    """Return an executor that runs one trial after the other on the board."""
-    return Threads(_performer(resolved, found), 1)
+def make_executor(studies: Sequence[ResolvedStudy]) -> Threads:
+    """Return an executor that runs the trials of studies on their boards, one after the other."""
+    return Threads(_performer(studies), 1)
 
 
-def _performer(resolved: ResolvedStudy, found: BoardNetwork) -> Callable[[Task], TaskResult]:
-    plan, evaluation = resolved.plan, resolved.questions
-    inputs = check_inputs(plan, evaluation.inputs)
+def _performer(studies: Sequence[ResolvedStudy]) -> Callable[[Task], TaskResult]:
+    workloads = {study.workload.key: study.workload for study in studies}
+    networks = {key: split_network(workload.network) for key, workload in workloads.items()}
+    inputs = {key: check_inputs(workload.plan, workload.questions.inputs) for key, workload in workloads.items()}
 
     def work(task: Task) -> TaskResult:
-        results, seconds = [], []
+        results, seconds, workload = [], [], workloads[task.workload]
         for trial in task.trials:
-            start, memory = time.perf_counter(), _open_memory(resolved, task.placement)
-            computer = BoardComputer(plan, found, memory, inputs)
+            start, memory = time.perf_counter(), _open_memory(task.placement)
+            computer = BoardComputer(workload.plan, networks[task.workload], memory, inputs[task.workload])
             results.append(
                 run_trial(
-                    plan, task.placement, evaluation, task.read_every, trial=trial, seed=task.seed, die=task.die,
+                    workload.plan, task.placement, workload.questions, task.read_every, trial=trial, seed=task.seed, die=task.die,
                     memories=[memory], compute=computer.outputs,
                 )
             )  # fmt: skip
@@ -94,6 +122,8 @@ def _performer(resolved: ResolvedStudy, found: BoardNetwork) -> Callable[[Task],
     return work
 
 
-def _open_memory(resolved: ResolvedStudy, placement: Placement) -> ResidentBoard:
-    (port,), (spec,) = list_board_ports(resolved), placement.arrays
+def _open_memory(placement: Placement) -> ResidentBoard:
+    (spec,) = placement.arrays
+    port = board_port(spec)
+    assert port is not None, "split_study has seen to that"
     return ResidentBoard(PROCESS_SESSIONS.get(port), technology_of(port).resolve(spec.conditions))
