@@ -17,13 +17,14 @@ from tests.emulator.small import INT2, INT4, UINT8, RandomNetwork, pixels
 from weakcell.emulator import ReadPolicy, compile_plan, deploy, outputs_under_faults, place
 from weakcell.emulator.ir.network import Network
 from weakcell.emulator.ir.values import SIGN1, Window
+from weakcell.emulator.kernels.isa import WIDE
 from weakcell.memmodels.catalogue import parse_spec
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 TARGETS = {
-    "haswell": ("+avx,+avx2,+popcnt,+fma,+bmi,+bmi2", True),  # AVX2 without AVX-512: tiles of another shape
+    "haswell": ("+avx,+avx2,+popcnt,+fma,+bmi,+bmi2", WIDE),  # tiles of another shape than those of a host with AVX-512
     "x86-64": ("", False),  # the same tiles; products and population counts without AVX2
 }
 """LLVM features, and whether all kernels are compiled, which takes minutes."""
