@@ -1,8 +1,7 @@
 """ConvTranspose of integers: zeros inserted into its input, then a Convolution.
 
-y[o, i * stride - pad + k * dilation] = sum of x[c, i] * w[c, o, k]. With zeros inserted into x this is an ordinary
-convolution of
-stride 1 whose weight is w[o, c, K - 1 - k]. So the weights live in the memory like those of a Conv, output channel first.
+y[o, i * stride - pad + k * dilation] = sum of x[c, i] * w[c, o, k]. With zeros inserted into x this is an ordinary convolution
+of stride 1 whose weight is w[o, c, K - 1 - k]. So the weights live in the memory like those of a Conv, output channel first.
 Reference: https://onnx.ai/onnx/operators/onnx__ConvTranspose.html.
 """
 

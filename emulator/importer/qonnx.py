@@ -2,11 +2,9 @@
 
 Stored integers behind Quant of weights, codes behind Quant of activations.
 
-Reference: https://github.com/fastmachinelearning/qonnx/tree/main/docs/qonnx-custom-ops. Quant divides, rounds and
-clamps like
-QuantizeLinear if it rounds half to even around 0. Any other Quant, and Trunc, runs in float32 as written, or becomes a
-table. Its
-result is an integer times the scale, so integer layers follow.
+Reference: https://github.com/fastmachinelearning/qonnx/tree/main/docs/qonnx-custom-ops. Quant divides, rounds and clamps like
+QuantizeLinear if it rounds half to even around 0. Any other Quant, and Trunc, runs in float32 as written, or becomes a table.
+Its result is an integer times the scale, so integer layers follow.
 """
 
 from __future__ import annotations

@@ -2,9 +2,8 @@
 
 They run where scales are known only at run time, and in the conformance tests.
 
-A float32 quotient is rounded half to even, the zero point is added, and the limits of the type are applied. NaN gives
-the lowest
-code. Integer sums wrap at 32 bits. Reference: https://onnx.ai/onnx/operators/onnx__QuantizeLinear.html.
+A float32 quotient is rounded half to even, the zero point is added, and the limits of the type are applied. NaN gives the
+lowest code. Integer sums wrap at 32 bits. Reference: https://onnx.ai/onnx/operators/onnx__QuantizeLinear.html.
 """
 
 from __future__ import annotations

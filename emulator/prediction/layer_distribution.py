@@ -45,10 +45,10 @@ _TINY = 1e-60
 class RowGroup(NamedTuple):
     """Rows whose sums are sampled in the same way.
 
-    indices: int64 (R',), numbers of the rows. planes: the first so many planes are sampled flip by flip. sums: fault-free sums of
-    the rows. moments: of the smooth distribution of the other planes; None if there is none. shape: (R', 3), of the smooth part:
-    skewness
-    = shape[:, 0] + shape[:, 1] · fault-free sum, and excess kurtosis. distance: (R',), from the exact distribution function.
+    indices: int64 (R',), numbers of the rows. planes: the first so many planes are sampled flip by flip. sums: fault-free sums
+    of the rows. moments: of the smooth distribution of the other planes; None if there is none. shape: (R', 3), of the smooth
+    part: skewness = shape[:, 0] + shape[:, 1] · fault-free sum, and excess kurtosis. distance: (R',), from the exact
+    distribution function.
     """
 
     indices: npt.NDArray[np.int64]

@@ -36,8 +36,7 @@ class Shared:
     """Cells of a group share a part of the variance of their thresholds.
 
     threshold = mu + s (sqrt(share) group + sqrt(1 - share) cell), both standard normal. If Phi(z) is the marginal rate, a group
-    with
-    value x fails with Phi((z + sqrt(share) x) / sqrt(1 - share)).
+    with value x fails with Phi((z + sqrt(share) x) / sqrt(1 - share)).
     """
 
     axis: Axis

@@ -35,9 +35,8 @@ class Cells(StrEnum):
 class ErrorTerm:
     """One cause of bit errors at one operating point.
 
-    Probabilities are per bit and per draw: per read for lifetime READ and exposure `reads`, per write for WRITE. For lifetime DIE
-    and
-    `cells=prefer` they are the densities of cells that prefer 1 and 0, so p01 + p10 <= 1.
+    Probabilities are per bit and per draw: per read for lifetime READ and exposure `reads`, per write for WRITE. For lifetime
+    DIE and `cells=prefer` they are the densities of cells that prefer 1 and 0, so p01 + p10 <= 1.
 
     Attributes:
         name: What goes wrong, for people.
@@ -48,9 +47,8 @@ class ErrorTerm:
         only_switched: WRITE only: just the bits that the write changes can fail, and the cell keeps its old value.
         failure_probability: DIE only: P(a weak cell fails at a read). EDEN's F; p01 and p10 are its P.
         structure: Groups of cells that fail together; None for independent cells.
-        preference: `cell`: each cell has its own preferred value, half of them 1. `row`: all cells of a row share it (true cells
-            and
-            anti-cells of a DRAM). `zero`, `one`: all cells prefer that value, and the other rate is 0.
+        preference: `cell`: each cell has its own preferred value, half of them 1. `row`: all cells of a row share it (true
+            cells and anti-cells of a DRAM). `zero`, `one`: all cells prefer that value, and the other rate is 0.
         exposure: ACCUMULATING only: what the errors grow with. `reads`: p01 and p10 are per read. `time`: they include the time.
         resampled: ACCUMULATING only: whether each write draws new weak cells; otherwise they belong to the die.
     """

@@ -30,9 +30,8 @@ class ReadBack:
         bits: How many of the bits are cells.
         first_cell: Address of the first cell; it decides the row, column and bank of every cell.
         conditions: The operating point.
-        used: Mask of the cells that count, (words,) uint64; None for all. So a cell that held the same value in several patterns
-            counts
-            once.
+        used: Mask of the cells that count, (words,) uint64; None for all. So a cell that held the same value in several
+            patterns counts once.
     """
 
     written: Words

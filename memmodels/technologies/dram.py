@@ -11,12 +11,10 @@ lines       f(V) = c Phi((mu - V) / s): the share of bad 64-byte lines (c = 1/2 
             The source counts lines with at least one flip, not bits. How many bits flip in a bad line is not published: the user
             gives p_in_line, and p01 = p10 = f p_in_line. From the first voltage without errors on: 0.
 
-Valid: tRCD 2.5 ... 13.125 ns at 20 °C and nominal voltage; lines at tRCD = tRP = 10 ns and 20 °C, from the last published voltage
-of the vendor up (less `vdd_offset`); retention 64 ms ... 2.048 s, 20 ... 70 °C, 1.15 ... 1.35 V. Combinations that were not
-measured
-(a lower voltage and another tRCD; long refresh below 1.15 V) are refused unless extrapolate=yes, which adds the causes up. tRP
-below
-10 ns returns whole wrong rows (rates of 0.005 to 0.7 at 7.5 ns) and is refused.
+Valid: tRCD 2.5 ... 13.125 ns at 20 °C and nominal voltage; lines at tRCD = tRP = 10 ns and 20 °C, from the last published
+voltage of the vendor up (less `vdd_offset`); retention 64 ms ... 2.048 s, 20 ... 70 °C, 1.15 ... 1.35 V. Combinations that were
+not measured (a lower voltage and another tRCD; long refresh below 1.15 V) are refused unless extrapolate=yes, which adds the
+causes up. tRP below 10 ns returns whole wrong rows (rates of 0.005 to 0.7 at 7.5 ns) and is refused.
 
 Sources: Chang et al., SIGMETRICS 2016 (timing, DDR3) and 2017 (voltage and retention, DDR3L); energy per bit from Accelergy and
 Larimi et al., DATE 2021. Over voltage, energy ~ (V/1.35)^2 is an assumption.

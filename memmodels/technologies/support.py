@@ -1,9 +1,8 @@
 """Shared parts of technologies: published tables, range checks, the normal distribution, and the energy of emerging memories.
 
-The energies are those of a 1 MB array at 22 nm from NVSim (`published/array_energy_22nm.csv`), one row per memory: read and write
-in
-pJ/bit, leakage in pW/bit (350 K), latencies in ns. If a bit takes more or less than one cell (2T2R, multi-level cells), they are
-multiplied by the cells per bit and are then an assumption.
+The energies are those of a 1 MB array at 22 nm from NVSim (`published/array_energy_22nm.csv`), one row per memory: read and
+write in pJ/bit, leakage in pW/bit (350 K), latencies in ns. If a bit takes more or less than one cell (2T2R, multi-level
+cells), they are multiplied by the cells per bit and are then an assumption.
 """
 
 from __future__ import annotations
