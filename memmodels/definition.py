@@ -11,6 +11,7 @@ from weakcell.memmodels.error_model.levels import LevelTerm
 from weakcell.memmodels.error_model.terms import ErrorTerm, Lifetime
 from weakcell.memmodels.errors import MemorySpecError
 from weakcell.memmodels.memory import Accesses, Basis, ConditionValue, Cost
+from weakcell.memmodels.numbers import NumberRangeError, parse_number
 
 Conditions = Mapping[str, ConditionValue]
 Term = ErrorTerm | LevelTerm
@@ -52,8 +53,10 @@ class Condition:
                 raise MemorySpecError(asked, f"{self.name} is one of {', '.join(self.choices)}", "Choose one of these")
             return str(value)
         try:
-            number = float(value)
-        except ValueError:
+            number = parse_number(value) if isinstance(value, str) else float(value)
+        except NumberRangeError as error:
+            raise MemorySpecError(asked[:200], str(error), f"Choose {self.name} within {self.range}") from None
+        except (ValueError, OverflowError):  # OverflowError: of an int
             raise MemorySpecError(asked, f"{self.name} takes a number{self._unit}", "Write it without a unit") from None
         if self._low <= number <= self._high:
             return number

@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from weakcell.memmodels.errors import InputError, UsageError
+from weakcell.memmodels.numbers import parse_number
 
 TEXT_BYTES = 64 << 20
 """Largest text file (TOML, JSON) that is read."""
@@ -52,7 +53,7 @@ def allowed(limit: int) -> int:
     """
     text = os.environ.get(LIMITS_VARIABLE, "1")
     try:
-        factor = float(text)
+        factor = parse_number(text)
     except ValueError:
         factor = 0.0
     if not 1 <= factor <= _MOST_FACTOR:

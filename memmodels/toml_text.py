@@ -10,6 +10,7 @@ import tomllib
 from collections.abc import Mapping
 from typing import Any
 
+from weakcell.memmodels.numbers import NumberRangeError, parse_number
 from weakcell.memmodels.printable import escape_surrogates
 
 _MOST_PARTS = 100
@@ -20,13 +21,20 @@ def parse_toml(text: str) -> dict[str, Any]:
     """Return what a TOML text says. Python's parser takes hours for a dotted key of 100,000 parts, so such keys are refused.
 
     Raises:
-        ValueError: It is not TOML, or has a key of too many parts.
+        ValueError: It is not TOML, has a key of too many parts, or a number that a float64 would turn into 0 or infinity.
         RecursionError: It is nested too deeply.
     """
     if long := _LONG_KEY.search(text):
         line = text.count("\n", 0, long.start()) + 1
         raise ValueError(f"a key has more than {_MOST_PARTS} parts (at line {line}, column 1)")
-    return tomllib.loads(text)
+
+    def parse_float(number: str) -> float:
+        try:
+            return parse_number(number)
+        except NumberRangeError as error:
+            raise ValueError(f"{error} (at line {text.count(chr(10), 0, text.find(number)) + 1}, column 1)") from None
+
+    return tomllib.loads(text, parse_float=parse_float)
 
 
 def format_value(value: object) -> str:

@@ -170,7 +170,7 @@ def _parse_planes(target: str, text: str, tensor: Storable) -> list[int]:
         return list(range(tensor.encoding.bits))
     planes: set[int] = set()
     for part in text.split(","):
-        match = re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip())
+        match = re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip(), re.ASCII)
         if not match or int(match[2] or match[1]) >= tensor.encoding.bits:
             raise UsageError(
                 f"--place {target}",

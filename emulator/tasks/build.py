@@ -19,6 +19,7 @@ from weakcell.emulator.tasks.outputs import OutputInfo, listed
 from weakcell.emulator.tasks.task import Task
 from weakcell.emulator.tasks.values import ValueTask
 from weakcell.memmodels.errors import UsageError
+from weakcell.memmodels.numbers import parse_integer, parse_number
 
 Array = npt.NDArray[Any]
 
@@ -96,7 +97,7 @@ def _value(text: str, name: str, key: str, value: str) -> int | float | str:
             if value not in words[key]:
                 raise ValueError
             return value
-        number = float(value) if key in ("threshold", "confidence", "overlap") else int(value)
+        number = parse_number(value) if key in ("threshold", "confidence", "overlap") else parse_integer(value)
         if not math.isfinite(number) or abs(number) > 1 << 62 or (key == "top" and number < 1):
             raise ValueError
         if key in ("confidence", "overlap") and not 0.0 <= number <= 1.0:

@@ -18,7 +18,7 @@ from weakcell.host.report.captions import describe_task_output, explain_no_diffe
 from weakcell.host.report.displayed_result import DisplayedResult
 from weakcell.host.report.simple_figures import plot_bars
 from weakcell.host.study.executors import default_workers
-from weakcell.host.study.study import ResolvedStudy
+from weakcell.host.study.study import ResolvedStudy, check_jobs
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -157,8 +157,12 @@ def rank_parts(
         trials: Trials per part that check the prediction.
         threads: Threads; None for all cores.
         on_trial: Called after each trial.
+
+    Raises:
+        UsageError: There are too many trials, or the memory's cells do not err independently.
     """
     alone = split_placement(resolved, resolved.points[0].placement, by)
+    check_jobs(f"--check-trials {trials}", trials * len(alone))
     count = choose_samples(resolved, samples, len(alone))
     questions, policy = resolved.questions, resolved.study.read_every
     predictions = predict(

@@ -33,6 +33,7 @@ from weakcell.host.study.sweep_values import parse_sweep
 from weakcell.memmodels.atomic_files import create_folder
 from weakcell.memmodels.error_model.structure import Bank
 from weakcell.memmodels.errors import OutputError
+from weakcell.memmodels.numbers import parse_number
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -233,7 +234,7 @@ def _downwards(text: str) -> str:
     """Let 0.9:0.6:0.05 step down, as voltages do here."""
     parts = text.split(":")
     try:
-        if len(parts) == 3 and float(parts[0]) > float(parts[1]) and float(parts[2]) > 0:
+        if len(parts) == 3 and parse_number(parts[0]) > parse_number(parts[1]) and parse_number(parts[2]) > 0:
             return f"{parts[0]}:{parts[1]}:-{parts[2].strip()}"
     except ValueError:
         pass

@@ -91,7 +91,7 @@ class Cluster:
 def parse_local_workers(address: str) -> int | None:
     """Return N of `local:N`, None for a scheduler's address; UsageError for any other text."""
     kind, _, count = address.partition(":")
-    if kind == "local" and count.isdigit() and int(count) > 0:
+    if kind == "local" and count.isascii() and count.isdigit() and int(count) > 0:
         return int(count)
     if "://" in address:
         return None

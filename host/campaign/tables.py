@@ -155,7 +155,7 @@ class Tables:
 
     def find_run(self, row: str) -> tuple[CellRecord, int] | None:
         """Return cell and trial of a row number, a run's name, or the beginning of a name; None if there is none."""
-        number, wanted = 0, int(row) if row.isdigit() and len(row) < 16 else None
+        number, wanted = 0, int(row) if row.isascii() and row.isdigit() and len(row) < 16 else None
         named: list[tuple[CellRecord, int]] = []
         for cell in self.cells:
             for run in self.store.runs(cell.number, self.planned_trials(cell)):

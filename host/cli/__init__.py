@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 
 from weakcell.host.cli.completion import complete_in_bash
 from weakcell.host.cli.encoding import accept_any_text
+from weakcell.host.cli.numeric_options import check_numbers
 from weakcell.host.cli.options import JsonEvents
 from weakcell.host.cli.repeated import refuse_repeated
 from weakcell.host.cli.termination import NO_READER, interrupt_on_sigterm, interrupted_code, is_interruption
@@ -216,6 +217,7 @@ def _command(name: str) -> Any:
     alone.callback()(lambda: None)
     command = typer.main.get_group(alone).commands[name]
     refuse_repeated(command)
+    check_numbers(command)
     _name_types(command)
     return command
 

@@ -48,12 +48,13 @@ def import_measurements(file: Path, folder: Path, kind: str | None, about: str |
 
 def _facts(about: str | None) -> dict[str, float]:
     from weakcell.memmodels.errors import UsageError
+    from weakcell.memmodels.numbers import parse_number
 
     found = {}
     for part in (about or "").split(",") if about else ():
         name, _, value = part.partition("=")
         try:
-            found[name.strip()] = float(value)
+            found[name.strip()] = parse_number(value)
         except ValueError:
             raise UsageError(f"--about {about}", f"{part!r} is not NAME=NUMBER", "Write it as in cells=65536") from None
     return found

@@ -67,10 +67,12 @@ def rank(
         from weakcell.host.analysis.prediction import expected_flips
         from weakcell.host.analysis.ranking import rank_parts, split_placement
         from weakcell.host.study.arguments import resolve_arguments
+        from weakcell.host.study.study import check_jobs
 
         resolved = resolve_arguments(model, data, data_dir, **{k: v for k, v in given.items() if v is not None})
         parts = split_placement(resolved, resolved.points[0].placement, by)
         jobs = check_trials * len(parts)
+        check_jobs(f"--check-trials {check_trials}", jobs)
         if dry_run:
             for _, placement in parts:
                 expected_flips(resolved, placement)  # refuses memories whose cells do not err independently

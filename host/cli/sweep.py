@@ -154,10 +154,11 @@ def _sweep(
 def parse_share(text: str) -> float:
     """0.5% or 0.005 as a share; UsageError if it is neither or not within (0, 0.5)."""
     from weakcell.memmodels.errors import UsageError
+    from weakcell.memmodels.numbers import parse_number
 
     number, percent = (text.strip().removesuffix("%"), text.strip().endswith("%"))
     try:
-        share = float(number) / (100.0 if percent else 1.0)
+        share = parse_number(number) / (100.0 if percent else 1.0)
     except ValueError:
         share = -1.0
     if not 0.0 < share < 0.5:
@@ -178,7 +179,8 @@ def _show_effort(
     if out is not None and has_store(out):
         with read_store(out) as store:
             left = count_missing(campaign, store)
-    local = int(cluster.removeprefix("local:")) if cluster and cluster.removeprefix("local:").isdigit() else None
+    count = (cluster or "").removeprefix("local:")
+    local = int(count) if count.isascii() and count.isdigit() else None
     effort = estimate_effort(campaign, threads or processes or local or default_workers(), left, bool(processes or local))
     if as_json:
         emit("effort", **vars(effort))

@@ -28,8 +28,8 @@ from weakcell.memmodels.profile import Profile
 from weakcell.memmodels.technologies.rram_relaxation import SHARES, interpolate_groups, misread
 
 Floats = npt.NDArray[np.float64]
-_TIME = re.compile(r"g_(\d+(?:\.\d+)?)s")
-_SCALE = re.compile(r"g_max (\d+(?:\.\d+)?)")
+_TIME = re.compile(r"g_(\d+(?:\.\d+)?)s", re.ASCII)
+_SCALE = re.compile(r"g_max (\d+(?:\.\d+)?)", re.ASCII)
 _BAKE = {"temp_c", "g_before", "g_after"}
 _EDGES = (0.0, 1 / 32, 2 / 32, 4 / 32, *(k / 8 for k in range(2, 8)), 30 / 32, math.inf)
 """Groups of like conductance, as shares of the full scale."""

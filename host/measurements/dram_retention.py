@@ -24,8 +24,8 @@ from weakcell.memmodels.fitting.retention import RetentionCount, fit_gain, fit_r
 from weakcell.memmodels.profile import Constant, Profile
 from weakcell.memmodels.retention_law import Rate, TimeLaw
 
-_COLUMN = re.compile(r"(ones|zeros)_(-?\d+(?:\.\d+)?)C_(\d+(?:\.\d+)?)s")
-_PER_ROW = re.compile(r"of ([\d,]+) per row")
+_COLUMN = re.compile(r"(ones|zeros)_(-?\d+(?:\.\d+)?)C_(\d+(?:\.\d+)?)s", re.ASCII)
+_PER_ROW = re.compile(r"of ([\d,]+) per row", re.ASCII)
 _LANES = 64
 _UNDERDISPERSED = 0.2
 """Variance of the counts of rows, as a share of the binomial one, below which most of a count is the same cells in every row."""

@@ -26,8 +26,8 @@ from weakcell.host.measurements.table import MeasurementTable
 from weakcell.memmodels.error_model.terms import ErrorTerm, Lifetime
 from weakcell.memmodels.profile import OperatingPoint, Profile
 
-_COLUMN = re.compile(r"v_(-?\d+(?:\.\d+)?)([CV])")
-_AGREE = re.compile(r"agree(\d+)")
+_COLUMN = re.compile(r"v_(-?\d+(?:\.\d+)?)([CV])", re.ASCII)
+_AGREE = re.compile(r"agree(\d+)", re.ASCII)
 _STRANGE = 0.3
 """Share of cells that differ between neighbouring conditions at which the maps are not of one memory."""
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from weakcell.memmodels.errors import InputError
 from weakcell.memmodels.files import COMPRESSION, SMALL_BYTES, allowed, read_bytes, reason
+from weakcell.memmodels.numbers import parse_integer, parse_number
 
 _MOST_BYTES = 1 << 30
 
@@ -43,7 +44,7 @@ class MeasurementTable:
         found = np.empty(self.rows)
         for place, text in enumerate(self.columns[name]):
             try:
-                found[place] = float(text) if text.strip() else np.nan
+                found[place] = parse_number(text) if text.strip() else np.nan
             except ValueError:
                 raise self.refusal(f"row {place + 1} of column {name} is {text[:40]!r}", "Give a number") from None
         return found
@@ -64,8 +65,7 @@ class MeasurementTable:
         found = np.empty(self.rows, np.uint64)
         for place, text in enumerate(self.columns[name]):
             try:
-                value = int(text.strip(), 0) if text.strip().lower().startswith("0x") else int(text)
-                found[place] = value
+                found[place] = parse_integer(text, 16 if text.strip().lower().startswith("0x") else 10)
             except (ValueError, OverflowError):
                 found_text = f"row {place + 1} of column {name} is {text[:40]!r}"
                 raise self.refusal(found_text, "Give whole numbers, decimal or as 0x…") from None

@@ -26,7 +26,7 @@ from weakcell.host.measurements.table import MeasurementTable
 from weakcell.memmodels.error_model.terms import ErrorTerm, Lifetime
 from weakcell.memmodels.profile import OperatingPoint, Profile, Rate
 
-_SIZE = re.compile(r"([\d,]+) words of (\d+) bits")
+_SIZE = re.compile(r"([\d,]+) words of (\d+) bits", re.ASCII)
 _CHANCE = 1e-9
 _TABLE, _FEWEST_PAIRS = 1 << 20, 3
 """Size of the table of distances, modulo it, and pairs at one distance that are looked at."""

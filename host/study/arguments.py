@@ -11,7 +11,7 @@ from weakcell.emulator.faults.deployment import Sampling
 from weakcell.emulator.faults.read_policy import DEFAULT_READS, ReadPolicy
 from weakcell.host.datasets.registry import DataLike
 from weakcell.host.study.networks import ModelLike, find_model
-from weakcell.host.study.study import DEFAULT_MEMORY, DEFAULT_SWEEP, ResolvedStudy, Study, resolve_study
+from weakcell.host.study.study import DEFAULT_MEMORY, DEFAULT_SWEEP, ResolvedStudy, Study, check_jobs, resolve_study
 from weakcell.host.study.sweep_values import SweepLike, as_sweep
 from weakcell.memmodels.catalogue import MemorySpec, parse_spec
 from weakcell.memmodels.errors import MemorySpecError, UsageError
@@ -83,8 +83,12 @@ def resolve_arguments(
         data: The data set, see `load_data`; None for the network's own.
         data_dir: The folder to search first for a data set's files.
         options: The keyword arguments of `build_study`.
+
+    Raises:
+        UsageError: There are too many trials, or an argument cannot be understood.
     """
     study = build_study(model, data, **options)  # type: ignore[arg-type]
+    check_jobs(f"--trials {study.trials}", study.jobs)
     return resolve_study(study, None if data_dir is None else Path(data_dir), model=model, data=data)
 
 

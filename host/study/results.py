@@ -5,6 +5,7 @@ Columns hold nothing that changes between two runs of one seed: no times, no dat
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -190,6 +191,10 @@ _NEEDED = (
     *("energy", "energy_unit", "energy_basis", "reads_per_inference", "access_latency_ns"),
 )
 _NEVER_EMPTY = ("model", "memory", "trial", "die", "changed", "bits_read")
+_NEVER_NEGATIVE = (
+    *("trial", "die", "seed", "batch", "images", "flips", "bits_read", "flip_rate"),
+    *("energy", "energy_share", "reads_per_inference", "access_latency_ns"),
+)
 
 
 def check_frame(frame: pl.DataFrame) -> pl.DataFrame:
@@ -215,6 +220,11 @@ def check_frame(frame: pl.DataFrame) -> pl.DataFrame:
         raise ValueError(f"the table of runs has no value of {', '.join(empty)} in some rows")
     if not frame["changed"].is_between(0.0, 1.0).all() or not scores.is_between(*metric.bounds).all():
         raise ValueError("the table of runs has scores that are no numbers, or shares outside 0 to 1")
+    for column in frame:
+        if column.name in _NEVER_NEGATIVE or column.name.startswith(("flips[", "energy_pJ[")):
+            known = column.drop_nulls()
+            if known.len() and not (known.dtype.is_numeric() and known.is_between(0, math.inf, closed="left").all()):
+                raise ValueError(f"the table of runs has values of {column.name} that are negative or no numbers")
     return frame
 
 

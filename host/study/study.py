@@ -39,6 +39,9 @@ log.addHandler(logging.NullHandler())
 DEFAULT_MEMORY = MemorySpec("sram-14nm", {})
 DEFAULT_SWEEP = parse_sweep("v_over_vmin=0.75:1.0:0.025")
 
+MOST_JOBS = 10_000_000
+"""Trials of all points of a study that is no campaign: the outcome of each stays in memory until the end."""
+
 
 @dataclass(frozen=True)
 class Study:
@@ -82,6 +85,11 @@ class Study:
     def asked(self) -> Asked:
         """Task and output as the caller named them."""
         return Asked(self.task, self.output)
+
+    @property
+    def jobs(self) -> int:
+        """The number of trials at all points."""
+        return self.trials * (1 if self.sweep is None else len(self.sweep.values))
 
     def check(self) -> None:
         """UsageError for a number out of range; MemorySpecError for any operating point that a law does not cover."""
@@ -242,6 +250,13 @@ def _law_versions(specs: Iterable[MemorySpec]) -> dict[str, object]:
     versions = {name: technology(name).version for name in sorted(inside & set(names()))}
     later = {name: version for name, version in versions.items() if version > 1}
     return {"laws": later} if later else {}
+
+
+def check_jobs(asked: str, jobs: int) -> None:
+    """Raise UsageError if the outcomes of so many trials do not fit into memory."""
+    if jobs > MOST_JOBS:
+        found = f"these are {jobs:,} trials in all, and {MOST_JOBS:,} are the most whose outcomes are kept in memory"
+        raise UsageError(asked, found, "Take fewer, or a campaign with half_width (weakcell sweep)")
 
 
 def resolve_study(

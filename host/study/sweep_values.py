@@ -142,7 +142,7 @@ def _spans_decades(values: list[Decimal]) -> bool:
 
 def _number(text: str, part: str) -> Decimal:
     try:
-        value = Decimal(part.strip())
+        value = Decimal(part.strip() if part.isascii() else "")  # Decimal takes the digits of every script
     except InvalidOperation:
         raise _refusal(text, f"{part.strip()!r} is not a number") from None
     if not value.is_finite():

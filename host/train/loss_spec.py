@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from weakcell.memmodels.errors import UsageError
+from weakcell.memmodels.numbers import parse_number
 
 if TYPE_CHECKING:
     from torch import nn
@@ -90,8 +91,8 @@ class LossSpec:
         if values.get("divide", loss.margin) != loss.margin:
             raise _reject(text, f"divide={values['divide']} is not divide={loss.margin}")
         try:
-            scale = float(values.get("scale", "1"))
-            limit = None if loss.limit is None else float(values.get("L", loss.limit))
+            scale = parse_number(values.get("scale", "1"))
+            limit = None if loss.limit is None else parse_number(values.get("L", str(loss.limit)))
             margin, relative = _parse_margin(text, loss, values, limit)
         except ValueError:
             raise _reject(text, "a number cannot be read") from None
@@ -159,12 +160,12 @@ def _parse_margin(text: str, loss: LossType, values: dict[str, str], limit: floa
         if "rls" in values and not values["rls"].endswith("%"):
             raise _reject(text, "rls is a share and has no %")
         if "rls" in values:
-            return float(values["rls"].removesuffix("%")) / 100 * 2 * limit, False
+            return parse_number(values["rls"].removesuffix("%")) / 100 * 2 * limit, False
         if values[loss.margin].endswith("%"):
             raise _reject(text, f"{loss.margin} of clamped logits is no share of the largest output; rls is a share of their range")
-        return float(values[loss.margin]), False
+        return parse_number(values[loss.margin]), False
     margin = values[loss.margin]
-    return float(margin.removesuffix("%")) / (100 if margin.endswith("%") else 1), margin.endswith("%")
+    return parse_number(margin.removesuffix("%")) / (100 if margin.endswith("%") else 1), margin.endswith("%")
 
 
 def _describe_parameters(loss: LossType) -> str:

@@ -17,6 +17,7 @@ from weakcell.host.train.loss_spec import LossSpec
 from weakcell.memmodels.catalogue import parse_spec
 from weakcell.memmodels.errors import UsageError
 from weakcell.memmodels.files import read_text, reason
+from weakcell.memmodels.numbers import parse_number
 from weakcell.memmodels.toml_text import parse_toml
 
 _LATER_SETTINGS = ("quantizer", "output_scale", "schedule", "clip", "patience", "augment", "ema", "margin_warm_up")
@@ -125,7 +126,7 @@ class Run(BaseModel):
         if start in ("", "none"):
             return None
         try:
-            number = float(str(start))
+            number = parse_number(str(start))
         except ValueError:
             number = 0.0
         if not 1e-12 <= number <= 1e6:
@@ -145,7 +146,7 @@ class Run(BaseModel):
     def _pair(cls, pair: object) -> object:
         if pair in ("", "none"):
             return None
-        return pair.split(",") if isinstance(pair, str) else pair
+        return [parse_number(part) for part in pair.split(",")] if isinstance(pair, str) else pair
 
     @property
     def identity(self) -> str:

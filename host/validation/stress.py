@@ -16,7 +16,7 @@ from weakcell.emulator.faults.deployment import ReadPolicy
 from weakcell.host.datasets.registry import DataLike
 from weakcell.host.study.executors import default_workers
 from weakcell.host.study.networks import ModelLike
-from weakcell.host.study.study import ResolvedStudy, Study, resolve_study
+from weakcell.host.study.study import ResolvedStudy, Study, check_jobs, resolve_study
 from weakcell.host.study.sweep_values import Sweep
 from weakcell.host.validation.trial import Pairs, TrialTask, check_trial
 from weakcell.host.validation.twin import compute_twin
@@ -51,8 +51,10 @@ def resolve_validation(
         The study, and for each point the numbers of the images that run there; a point that is missing runs on all.
 
     Raises:
-        UsageError: `stress` with a sweep, with a memory without `ber`, or with weights that are read more than once per trial.
+        UsageError: `stress` with a sweep, with a memory without `ber`, or with weights that are read more than once per trial; or
+            there are too many trials.
     """
+    check_jobs(f"--trials {study.trials}", study.jobs * (len(_GRID) if stress else 1))
     resolve = partial(resolve_study, data_dir=data_dir, model=model, data=data)
     if not stress:
         return resolve(study), {}

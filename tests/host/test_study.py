@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from weakcell import emulate
 from weakcell.emulator.faults.deployment import ReadPolicy
 from weakcell.host.study.estimate import check_fault_list, estimate
-from weakcell.host.study.results import StudyResult
+from weakcell.host.study.results import StudyResult, check_frame
 from weakcell.host.study.results_folder import open_folder, save_study
 from weakcell.host.study.runner import Progress, StudyInterrupted, run_study
 from weakcell.host.study.study import Point, Study, resolve_study
@@ -59,6 +60,15 @@ def test_summary(result: StudyResult) -> None:
     assert summary["bound"].null_count() == 3
     assert "3 points x 3 trials" in repr(result)
     assert "lifetime" in emulate(memory="uniform:ber=0.01", trials=2, images=5)._repr_html_()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("flips", -1), ("flips[conv1.weight]", -1), ("energy", -0.5), ("flip_rate", math.nan), ("die", -3)]
+)
+def test_a_table_with_counts_below_zero_is_refused(result: StudyResult, name: str, value: float) -> None:
+    assert check_frame(result.frame).height == 9
+    with pytest.raises(ValueError, match="negative or no numbers"):
+        check_frame(result.frame.with_columns(pl.lit(value).alias(name)))
 
 
 def test_single_trial_has_no_interval() -> None:

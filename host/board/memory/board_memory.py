@@ -20,6 +20,7 @@ from weakcell.host.board.link.protocol import MAX_DWELL_US, PAGE, PAGE_WORDS
 from weakcell.memmodels.address import Layout, Words, popcount
 from weakcell.memmodels.errors import MemorySpecError
 from weakcell.memmodels.memory import Accesses, ConditionValue, Cost, Key, ReadReport, Region, RegionStore
+from weakcell.memmodels.numbers import parse_number
 from weakcell.memmodels.sampling.sampler import Sampler
 
 _ATTEMPTS = 3
@@ -91,7 +92,7 @@ class BoardMemory:
         for name in conditions.keys() - self.conditions.keys():
             raise MemorySpecError(f"Condition {name!r} of a board", "there is none of that name", "Choose vdd or dwell_s")
         try:
-            values = {name: float(value) for name, value in {**self.conditions, **conditions}.items()}
+            values = {name: parse_number(str(value)) for name, value in {**self.conditions, **conditions}.items()}
         except ValueError as error:
             raise MemorySpecError("A board's operating point", str(error), "Give vdd in V and dwell_s in s") from error
         return replace(self, vdd=values["vdd"], dwell_s=values["dwell_s"])

@@ -17,6 +17,7 @@ from weakcell.memmodels.address import Layout, Words
 from weakcell.memmodels.catalogue import open_memory, parse_spec
 from weakcell.memmodels.errors import UsageError
 from weakcell.memmodels.memory import Key, Memory
+from weakcell.memmodels.numbers import parse_number
 
 
 class FaultyBoard(Protocol):
@@ -99,7 +100,7 @@ def parse_misbehaviour(text: str) -> Misbehaviour:
             known = ", ".join([*_LIMITS, *_FLAGS])
             raise UsageError(f"--misbehave {part}", "there is no such misbehaviour", f"Choose from {known}")
         try:
-            values[name] = float(value)
+            values[name] = parse_number(value)
         except ValueError as error:
             raise UsageError(f"--misbehave {part}", f"{value!r} is not a number", f"Write for instance {name}=0.1") from error
         if not 0 <= values[name] <= _LIMITS[name]:

@@ -1,0 +1,49 @@
+"""Numbers on the command line: one that another number would replace is refused, and so are more trials than fit into memory."""
+
+from __future__ import annotations
+
+import pytest
+from typer.testing import CliRunner
+
+from weakcell.host.cli import app
+from weakcell.memmodels.errors import UsageError
+
+REFUSED = (
+    ("emulate --memory uniform:ber=1e-400", 5),
+    ("emulate --memory uniform:ber=１", 5),
+    ("emulate --memory uniform --sweep ber=1e-400,0.1", 2),
+    ("emulate --memory uniform --sweep ber=０.1", 2),
+    ("emulate --place conv1@１=uniform:ber=0", 2),
+    ("emulate --task classes:top=１", 2),
+    ("emulate --task logit:threshold=1e-400", 2),
+    ("emulate --trials １２", 2),
+    ("emulate --memory in-place+interleave[stride=４]+uniform:ber=0", 5),
+    ("optimize --share 1e-400", 2),
+    ("optimize --max-drop 1e-400%", 2),
+    ("optimize --nominal 1e-400", 2),
+    ("board measure --vdd ０.9", 2),
+    ("board serve --misbehave hang=1e-400", 2),
+    ("train --loss mhl:b=1e-400", 2),
+    ("train --loss mcel:rls=１６%", 2),
+    ("train --tolerance 1e-400,0.1", 2),
+    ("train --output-scale １", 2),
+    ("emulate --trials 99999999999999999", 2),
+    ("emulate --trials 1000001", 2),
+    ("predict --check-trials 99999999999999999", 2),
+    ("validate --trials 99999999999999999", 2),
+    ("rank --check-trials 99999999999999999 --dry-run", 2),
+)
+
+
+@pytest.mark.parametrize(("line", "code"), REFUSED)
+def test_refused(line: str, code: int) -> None:
+    result = CliRunner().invoke(app, line.split())
+    assert result.exit_code == code, (result.output, result.exception)
+    assert "Error: " in result.stderr
+    assert isinstance(result.exception, SystemExit)
+
+
+def test_workers_are_counted_with_ascii_digits() -> None:
+    cluster = pytest.importorskip("weakcell.host.campaign.cluster", reason="needs Dask")
+    with pytest.raises(UsageError):
+        cluster.parse_local_workers("local:²")
