@@ -374,7 +374,12 @@ def _run_float_operator(layer: FloatOperator, operands: Sequence[Any], inputs: l
 
 def operand_shape(operand: StoredOperand) -> tuple[int, ...]:
     """Return the shape of the operand that a StoredOperand makes."""
-    return _apply_operand_steps(operand, np.zeros(operand.shape, operand.dtype)).shape
+    return _operand_of_zeros(operand).shape
+
+
+def _operand_of_zeros(operand: StoredOperand) -> Array:
+    with np.errstate(all="ignore"):
+        return _apply_operand_steps(operand, np.zeros(operand.shape, operand.dtype), _operand_of_zeros)
 
 
 def operand_values(operand: StoredOperand, parameters: ParameterState) -> Array:
@@ -382,14 +387,20 @@ def operand_values(operand: StoredOperand, parameters: ParameterState) -> Array:
     stored = parameters.stored_integers(operand.tensor)
     if operand.order is not None:
         stored = stored[operand.order]
-    return _apply_operand_steps(operand, stored.reshape(operand.shape).astype(operand.dtype))
+    integers = stored.reshape(operand.shape).astype(operand.dtype)
+    return _apply_operand_steps(operand, integers, partial(operand_values, parameters=parameters))
 
 
-def _apply_operand_steps(operand: StoredOperand, x: Array) -> Array:
+def _apply_operand_steps(operand: StoredOperand, x: Array, evaluate: Callable[[StoredOperand], Array]) -> Array:
+    """Return what the steps make of `x`. `evaluate` gives further operands that are stored."""
     from weakcell.emulator import onnx_ops
 
-    for step in operand.steps:
-        given = [x if part is None else part for part in step.operands]
+    for index, step in enumerate(operand.steps):
+        others = {position: other for at, position, other in operand.nested if at == index}
+        given = [
+            x if part is None else evaluate(others[position]) if position in others else part
+            for position, part in enumerate(step.operands)
+        ]
         x = onnx_ops.apply_all(step.op_type, step.opset, step.attributes, given, step.output_count)[step.output_index]
     return x
 

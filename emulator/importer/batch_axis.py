@@ -21,6 +21,7 @@ from weakcell.emulator.importer.builder import NetworkBuilder
 from weakcell.emulator.importer.dynamic import lower_dynamic, with_plain_inputs
 from weakcell.emulator.importer.fallback import LosesBatch, lower_each_image
 from weakcell.emulator.importer.fixed_batch import note_batch
+from weakcell.emulator.importer.folding import fold
 from weakcell.emulator.importer.shape_ops import SHAPES, reshape_in_place, reshape_symbol
 from weakcell.emulator.importer.symbols import Array, Constant, DynamicQuantized, Node
 from weakcell.memmodels.errors import ModelError
@@ -430,6 +431,7 @@ def _lift_constants(builder: NetworkBuilder, node: Node, constant: Sequence[int]
         symbol = builder.symbols[inputs[i]]
         assert isinstance(symbol, Constant)
         name = f"{inputs[i]}.lifted"
-        builder.symbols[name] = Constant(symbol.array[None], symbol.origin)
+        unsqueeze = Node("Unsqueeze", "", 13, name, (inputs[i], ""), (name,), {})
+        builder.symbols[name] = fold(unsqueeze, [symbol, Constant(np.zeros(1, np.int64), "")])
         inputs[i] = name
     return replace(node, inputs=tuple(inputs))

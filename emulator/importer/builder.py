@@ -92,6 +92,9 @@ class NetworkBuilder:
         whole_batch: constants that follow from shapes, in a file that fixes a batch of several images: what they are for all of
             these, or None if that cannot be told. Their symbols are for one image.
         batch: the number of images that the file fixes; None if it leaves it open.
+        frozen: stored tensors whose integers, as they are in the file, became part of a layer; with the node that read them.
+        shared: names of integers that count as shared (`Recipe.kind`).
+        literals: the constants of loop bodies by the identity of their array. Each trip reads the same integers.
     """
 
     name: str
@@ -112,6 +115,9 @@ class NetworkBuilder:
     batch_places: dict[str, BatchPlace] = field(default_factory=dict)
     whole_batch: dict[str, Array | None] = field(default_factory=dict)
     batch: int | None = None
+    frozen: dict[str, Node] = field(default_factory=dict)
+    shared: frozenset[str] = frozenset()
+    literals: dict[int, Constant] = field(default_factory=dict)
 
     # ── names, values and tensors ───────────────────────────────────────────────────────────────────
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
@@ -19,6 +20,9 @@ from weakcell.emulator.importer.symbols import Array, Constant, Node, QuantizedC
 from weakcell.emulator.ir.operators import OperandStep
 from weakcell.emulator.ir.values import SIGN1, Encoding, StoredTensor
 
+Kind = Literal["quantized", "file", "shared"]
+"""See `Recipe.kind`."""
+
 WIDEST_WEIGHT = 16
 """Bits of the widest integer that counts as a weight; wider ones are biases, sizes and indices."""
 
@@ -26,6 +30,9 @@ _ELEMENTWISE = ("Add", "BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Cas
 _MOVES = (
     "Dropout", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze",
 )  # fmt: skip
+SHAPES_ONLY = ("ConstantOfShape", "Shape", "Size")
+"""Operators that do not read the values of their input, or read only sizes."""
+
 _EITHER_SIDE = ("Add", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Div", "Mul", "Sub")
 
 
@@ -42,7 +49,7 @@ def integer_encoding(dtype: object) -> Encoding | None:
     return Encoding("signed" if stem == "int" else "unsigned", int(text[len(stem) :]))
 
 
-def integer_recipe(array: Array, origin: str, encoding: Encoding | None = None) -> Recipe | None:
+def integer_recipe(array: Array, origin: str, kind: Kind, encoding: Encoding | None = None) -> Recipe | None:
     """Return the recipe of integers as they are stored.
 
     None for wide integers and other types.
@@ -50,10 +57,12 @@ def integer_recipe(array: Array, origin: str, encoding: Encoding | None = None) 
     encoding = encoding or integer_encoding(array.dtype)
     if encoding is None or encoding.bits > WIDEST_WEIGHT:
         return None
-    return Recipe(origin, array, encoding)
+    return Recipe(origin, array, encoding, kind=kind)
 
 
-def extend_recipe(node: Node, inputs: Sequence[Constant | None], encoding: Encoding | None, output_index: int = 0) -> Recipe | None:
+def extend_recipe(
+    node: Node, inputs: Sequence[Constant | None], encoding: Encoding | None, output_index: int = 0, at: int | None = None
+) -> Recipe | None:
     """Return the recipe of a folded node's output.
 
     None if it is not computed from one tensor of integers.
@@ -63,8 +72,9 @@ def extend_recipe(node: Node, inputs: Sequence[Constant | None], encoding: Encod
         inputs: its inputs.
         encoding: of the integers, if the node dequantizes some that need fewer bits than their type has.
         output_index: the output that is meant.
+        at: the input that the integers come through; None to find it.
     """
-    at = _source(node, inputs)
+    at = _source(node, inputs) if at is None else at
     if at is None:
         return None
     source = inputs[at]
@@ -75,7 +85,30 @@ def extend_recipe(node: Node, inputs: Sequence[Constant | None], encoding: Encod
     step = OperandStep(
         node.op_type, node.opset, dict(node.attributes), operands, output_index, max(output_index + 1, len(node.outputs))
     )
-    return replace(recipe, steps=(*recipe.steps, step))
+    others = [(len(recipe.steps), i, x.recipe) for i, x in enumerate(inputs) if i != at and x is not None and x.recipe is not None]
+    shared = tuple((step_index, i, other) for step_index, i, other in others if other.is_shared)
+    return replace(recipe, steps=(*recipe.steps, step), nested=(*recipe.nested, *shared))
+
+
+def find_frozen(node: Node, inputs: Sequence[Constant | None], recipe: Recipe | None) -> frozenset[str]:
+    """Return the stored tensors that a folded node's output depends on, although its recipe does not read them there.
+
+    Args:
+        node: the folded node.
+        inputs: its inputs.
+        recipe: of its output.
+    """
+    if node.op_type in SHAPES_ONLY:
+        return frozenset()
+    constants = [x for x in inputs if x is not None]
+    frozen = {origin for x in constants for origin in x.frozen}
+    if recipe is None or not recipe.steps or recipe.steps[-1].op_type != node.op_type:  # the node itself makes integers, or none
+        frozen.update(*(x.recipe.origins for x in constants if x.recipe is not None))
+        return frozenset(frozen) - ({recipe.origin} if recipe is not None else set())
+    last = len(recipe.steps) - 1
+    read = {i for i, x in enumerate(recipe.steps[-1].operands) if x is None} | {i for step, i, _ in recipe.nested if step == last}
+    frozen.update(*(x.recipe.origins for i, x in enumerate(inputs) if x is not None and x.recipe is not None and i not in read))
+    return frozenset(frozen)
 
 
 def _source(node: Node, inputs: Sequence[Constant | None]) -> int | None:
@@ -90,7 +123,8 @@ def _source(node: Node, inputs: Sequence[Constant | None]) -> int | None:
         return max(sizes, key=lambda i: sizes[i])
     if 0 in sizes and node.op_type in ("DequantizeLinear", *_ELEMENTWISE, *_MOVES):
         return 0
-    return None
+    shared = [i for i, x in enumerate(inputs) if x is not None and x.recipe is not None and x.recipe.is_shared]
+    return shared[0] if shared and node.op_type not in SHAPES_ONLY else None
 
 
 def is_stored(constant: Constant) -> bool:
@@ -155,6 +189,35 @@ class ImportedTensor(StoredTensor):
 def same_integers(a: Recipe, b: Recipe) -> bool:
     """Return whether two recipes start from the same integers of the same tensor."""
     return a.origin == b.origin and (a.codes is b.codes or np.array_equal(a.codes, b.codes))
+
+
+def undo_dequantization(node: Node, inputs: Sequence[Constant | None], array: Array) -> Recipe | None:
+    """Return the recipe of a QuantizeLinear that gives back every integer, of any value, that was dequantized before it.
+
+    Args:
+        node: the QuantizeLinear.
+        inputs: its inputs, with a zero point.
+        array: what it gives.
+
+    Returns:
+        None if there is no such DequantizeLinear: the same scale, zero point and type, and only moves after it.
+    """
+    recipe = inputs[0].recipe if inputs[0] is not None else None
+    if recipe is None or recipe.is_shared or not recipe.steps:
+        return None
+    at = max((i for i, step in enumerate(recipe.steps) if step.op_type == "DequantizeLinear"), default=-1)
+    before, after = recipe.steps[:at], recipe.steps[at + 1 :]
+    if at < 0 or any(step.op_type not in _MOVES for step in (*before, *after)) or recipe.codes.dtype != array.dtype:
+        return None
+    operands = [*recipe.steps[at].operands[1:], None]
+    scale, zero = operands[0], np.zeros((), array.dtype) if operands[1] is None else operands[1]
+    given = [x.array for x in inputs[1:3] if x is not None]
+    if not isinstance(scale, np.ndarray) or len(given) != 2 or not np.all(scale > np.finfo(np.float32).tiny):
+        return None
+    same = np.array_equal(scale.reshape(-1), given[0].reshape(-1)) and np.array_equal(zero.reshape(-1), given[1].reshape(-1))
+    if not same or scale.size != 1 or np.asarray(zero).size != 1:
+        return None
+    return replace(recipe, steps=(*before, *after))
 
 
 # ── quantization of a constant that was moved or scaled ───────────────────────────────────────────────

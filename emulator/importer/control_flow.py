@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from weakcell.emulator.importer.builder import NetworkBuilder
+from weakcell.emulator.importer.folding import fold
 from weakcell.emulator.importer.rewrites import rewrite
 from weakcell.emulator.importer.subgraph import Subgraph, rename_node
 from weakcell.emulator.importer.symbols import Array, Constant, Node
@@ -55,9 +56,20 @@ def _write_out(builder: NetworkBuilder, graph: Subgraph, given: Sequence[str], p
         raise ModelError(asked, found, "Export it with fewer steps, or with the recurrent operators of ONNX")
     names = {**graph.captured, **dict(zip(graph.inputs, given, strict=True))}
     for inner in graph.nodes:
+        if inner.op_type == "Constant" and not inner.domain:
+            builder.symbols[f"{prefix}{inner.outputs[0]}"] = _literal(builder, inner)
+            continue
         for part in rewrite(rename_node(inner, names, prefix)):
             builder.lower(builder, part)
     return [names.get(name, f"{prefix}{name}") for name in graph.outputs]
+
+
+def _literal(builder: NetworkBuilder, node: Node) -> Constant:
+    """Return the constant that a Constant inside of a subgraph makes: one for all trips of a loop."""
+    key = id(node.attributes.get("value", node))
+    if key not in builder.literals:
+        builder.literals[key] = fold(node, [], shared=builder.shared)
+    return builder.literals[key]
 
 
 def _name_outputs(builder: NetworkBuilder, node: Node, results: Sequence[str]) -> None:

@@ -42,6 +42,7 @@ from weakcell.emulator.importer.symbols import (
     Symbol,
     scalar,
 )
+from weakcell.emulator.importer.tensor_store import IncompatibleWeightOrder
 from weakcell.emulator.ir.layers import DynamicBias, DynamicDequantize, DynamicQuantize, DynamicScale
 from weakcell.emulator.ir.values import ValueSpec
 from weakcell.memmodels.errors import ModelError
@@ -138,15 +139,19 @@ def lower_integer_sum(builder: NetworkBuilder, node: Node) -> Symbol | None:
     if isinstance(source, DynamicQuantized) and conv and node.input(0) in builder.unbatched:
         return None  # its first axis counts images of another kind
     plain = replace(node, op_type="Conv" if conv else "MatMul")
-    stored = stored_weight(plain, _dequantized_weight(builder, node, weight, conv))
+    plain_weight = is_stored(weight) and not (weight.recipe is not None and weight.recipe.is_shared)
+    stored = stored_weight(plain, _dequantized_weight(builder, node, weight, conv)) if plain_weight else None
     rows = not conv and len(source.shape) > 1
     image = len(source.shape) in INTEGER_RANKS and not (rows and isinstance(source, Codes))
     if stored is None or pending is None or not (image or (rows and isinstance(source, DynamicQuantized))):
         return None if isinstance(source, DynamicQuantized) else lower_float(builder, node)
     plain = replace(plain, inputs=node.inputs[:2])
-    if rows and isinstance(source, DynamicQuantized):
-        return _add_row_sums(builder, plain, source, stored)
-    total = add_integer_sum(builder, plain, pending, stored, wraps=True)
+    try:
+        if rows and isinstance(source, DynamicQuantized):
+            return _add_row_sums(builder, plain, source, stored)
+        total = add_integer_sum(builder, plain, pending, stored, wraps=True)
+    except IncompatibleWeightOrder:
+        return None if isinstance(source, DynamicQuantized) else lower_float(builder, node)
     return Codes(total.value, total.shape)
 
 
@@ -204,7 +209,7 @@ def _dequantized_weight(builder: NetworkBuilder, node: Node, weight: Constant, c
     if points.ndim > 1 or (points.ndim and points.size != weight.shape[axis]):
         raise ModelError(f"Importing {node}", f"its weight has {points.size} zero points", "One per output channel is needed")
     quantized = QuantizedConstant(weight.array.astype(np.int32), encoding, scale, points, axis)
-    return Constant(weight.array.astype(np.float32), weight.origin, quantized, recipe=weight.recipe if is_stored(weight) else None)
+    return Constant(weight.array.astype(np.float32), weight.origin, quantized, recipe=weight.recipe)
 
 
 # ── what follows from a scale that is known at run time only ────────────────────────────────────────

@@ -144,6 +144,8 @@ def _weight_recipe(node: Node, index: int, constant: Constant) -> Recipe | None:
     recipe = constant.recipe
     if recipe is None and constant.array.dtype == np.float32 and (node.op_type in _SUMS or constant.signed):
         recipe = find_sign_recipe(constant.array, constant.origin) if constant.signed or np.any(constant.array < 0) else None
+    if recipe is not None and recipe.is_shared and constant.array.dtype.kind == "f":
+        return recipe
     if recipe is None or recipe.codes.size < 2 or constant.array.size < 2:
         return None
     if constant.array.dtype.kind != "f" and index not in _DATA.get(node.op_type, ()):

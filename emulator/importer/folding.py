@@ -6,6 +6,7 @@ Reshape carry them along.
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import replace
 
 import numpy as np
@@ -14,10 +15,12 @@ import onnx
 from weakcell.emulator import onnx_ops
 from weakcell.emulator.importer.constant_recipe import (
     extend_recipe,
+    find_frozen,
     find_sign_recipe,
     integer_recipe,
     is_stored,
     propagate_quantization,
+    undo_dequantization,
 )
 from weakcell.emulator.importer.constant_recipe import integer_encoding as integer_encoding
 from weakcell.emulator.importer.parse import Graph
@@ -30,25 +33,40 @@ MAX_BYTES = 1 << 30
 """Limit of a folded constant. Operators also refuse to make large results of small inputs (`claim`)."""
 
 
-def read_initializer(graph: Graph, name: str) -> Constant:
-    """Read the constant of an initializer from the file."""
+def read_initializer(graph: Graph, name: str, shared: Container[str] = ()) -> Constant:
+    """Read the constant of an initializer from the file.
+
+    Args:
+        graph: the file.
+        name: the initializer.
+        shared: names of integers that count as shared (`Recipe.kind`).
+    """
     try:
         array = np.asarray(graph.initializers[name].numpy())
     except Exception as e:
         raise ModelError(
             f"Reading the model {graph.name}", f"the tensor {name!r} cannot be read ({e})", "Export the model again"
         ) from None
-    return Constant(array, name, recipe=integer_recipe(array, name))
+    return Constant(array, name, recipe=integer_recipe(array, name, "shared" if name in shared else "file"))
 
 
-def fold(node: Node, inputs: list[Constant | None], output_index: int = 0) -> Constant:
+def fold(node: Node, inputs: list[Constant | None], output_index: int = 0, shared: Container[str] = ()) -> Constant:
     """Return the constant that a node with constant inputs computes.
 
     Args:
         node: the operator.
         inputs: its inputs; None where one is left out.
         output_index: the output that is meant.
+        shared: names of integers that count as shared (`Recipe.kind`).
     """
+    result = _fold(node, inputs, output_index, shared)
+    result = replace(result, frozen=find_frozen(node, inputs, result.recipe))
+    if result.recipe is None or not result.recipe.is_shared:
+        return result
+    return replace(result, given=result.array, quantized=None)
+
+
+def _fold(node: Node, inputs: list[Constant | None], output_index: int, shared: Container[str]) -> Constant:
     first = next((x for x in inputs if x is not None), None)
     origin = first.origin if first is not None and first.origin else node.outputs[0]
     if node.op_type == "DequantizeLinear" and node.domain == "" and inputs[1] is not None:
@@ -76,7 +94,11 @@ def fold(node: Node, inputs: list[Constant | None], output_index: int = 0) -> Co
     signed = node.op_type == "Sign" or any(x is not None and x.signed for x in inputs)
     limits = _limits(node, inputs, array)
     kept = None if _moves_integers(node, inputs, quantized) else array
-    return Constant(kept, origin, quantized, signed, limits, _recipe(node, inputs, array, limits, origin, output_index))
+    if node.op_type == "Constant":
+        recipe = integer_recipe(array, origin, "shared" if origin in shared else "file")
+    else:
+        recipe = _recipe(node, inputs, array, limits, origin, output_index)
+    return Constant(kept, origin, quantized, signed, limits, recipe)
 
 
 def _moves_integers(node: Node, inputs: list[Constant | None], quantized: QuantizedConstant | None) -> bool:
@@ -91,12 +113,20 @@ def _recipe(
 ) -> Recipe | None:
     """Return how the folded constant is computed from stored integers.
 
-    Those of the file, or those it quantizes to.
+    Those of the file, or those it quantizes to. Integers that are quantized again from integers of the file are computed from
+    the first ones: a flip of these changes both.
     """
-    if node.op_type in ("Constant", "QuantizeLinear", "Clip") and array.dtype.kind != "f":
+    first = inputs[0] if inputs else None
+    source = None if first is None else first.recipe
+    shared = any(x is not None and x.recipe is not None and x.recipe.is_shared for x in inputs)
+    if node.op_type in ("QuantizeLinear", "Clip") and array.dtype.kind != "f" and not shared:
+        if first is not None and source is not None and source.kind == "file" and not is_stored(first):
+            again = undo_dequantization(node, inputs, array) if node.op_type == "QuantizeLinear" else None
+            return extend_recipe(node, inputs, None, output_index, at=0) if again is None else again
         encoding = integer_encoding(array.dtype)
-        return None if encoding is None else integer_recipe(array, origin, narrow_encoding(encoding, limits))
-    if node.op_type in ("Sign", "Where") and array.dtype == np.float32:
+        kind = "quantized" if source is None else source.kind
+        return None if encoding is None else integer_recipe(array, origin, kind, narrow_encoding(encoding, limits))
+    if node.op_type in ("Sign", "Where") and array.dtype == np.float32 and not shared:
         return find_sign_recipe(array, origin)
     return extend_recipe(node, inputs, None, output_index)
 

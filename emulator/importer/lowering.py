@@ -43,6 +43,14 @@ from weakcell.emulator.importer.parse import Graph, Port, read_model
 from weakcell.emulator.importer.ports import Ports, bind_inputs, output_axis
 from weakcell.emulator.importer.rewrites import CHANNELS_LAST, REWRITES, ChannelsLast, rewrite
 from weakcell.emulator.importer.shape_ops import reshape_in_place
+from weakcell.emulator.importer.shared_integers import (
+    check_conflicts,
+    computes_with_shared,
+    find_conflicts,
+    fold_quantizer,
+    note_frozen,
+    note_frozen_condition,
+)
 from weakcell.emulator.importer.standard_inputs import add_missing_shapes
 from weakcell.emulator.importer.subgraph import captured_names
 from weakcell.emulator.importer.symbols import (
@@ -120,8 +128,14 @@ def load_model(
 ) -> Network:
     """Import a file or a model in memory; see `weakcell.emulator.importer.load`."""
     graph = read_model(source)
+    shared: frozenset[str] = frozenset()
     try:
-        return _network(graph, integer_input, sizes, like)
+        while True:
+            network, conflicts = _network(graph, integer_input, sizes, like, shared)
+            if not conflicts:
+                return network
+            check_conflicts(graph.name, conflicts, shared)
+            shared |= conflicts.keys()
     except (ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as e:
         why = (str(e).strip().splitlines() or [""])[0][:200]
         found = f"its parts do not fit together ({type(e).__name__}: {why})"
@@ -129,8 +143,13 @@ def load_model(
 
 
 def _network(
-    graph: Graph, integer_input: bool | None, sizes: Mapping[str, int] | None, like: Mapping[str, tuple[int, ...]] | None
-) -> Network:
+    graph: Graph,
+    integer_input: bool | None,
+    sizes: Mapping[str, int] | None,
+    like: Mapping[str, tuple[int, ...]] | None,
+    shared: frozenset[str],
+) -> tuple[Network, dict[str, str]]:
+    """Return the network, and the stored integers whose flips it would not follow everywhere."""
     asked = f"Importing the model {graph.name}"
     if not graph.inputs or not graph.outputs:
         found = f"it has {len(graph.inputs)} inputs and {len(graph.outputs)} outputs"
@@ -143,6 +162,7 @@ def _network(
     }
     lower = partial(_lower, lowerings=lowerings)
     builder = NetworkBuilder(graph.name, binary.compare, lower, frozenset(port.name for port in graph.outputs), batch=batch)
+    builder.shared = shared
     live = find_live_nodes(graph.nodes, builder.outputs)
     check_operators(graph.name, live, _is_known)
     run_time_nodes = _fold_constants(builder, replace(graph, nodes=tuple(live)))
@@ -161,7 +181,8 @@ def _network(
     outputs = tuple(port.name for port in graph.outputs)
     network = mark_joined_caches(builder.finish(tuple(port.name for port in graph.inputs), outputs, graph.metadata))
     unplaced = find_unplaced_integers(network, builder, graph)
-    return replace(network, batch=batch, output_meanings=meanings, unplaced=unplaced, batch_axes=axes, sizes=dict(ports.sizes))
+    network = replace(network, batch=batch, output_meanings=meanings, unplaced=unplaced, batch_axes=axes, sizes=dict(ports.sizes))
+    return network, find_conflicts(network, builder, graph)
 
 
 def _is_known(node: Node) -> bool:
@@ -190,7 +211,7 @@ def _fold_constants(builder: NetworkBuilder, graph: Graph) -> list[Node]:
     needed = {name for node in graph.nodes for name in (*node.inputs, *captured_names(node))} | builder.outputs
     for name in graph.initializers:
         if name in needed:
-            builder.symbols[name] = read_initializer(graph, name)
+            builder.symbols[name] = read_initializer(graph, name, builder.shared)
     last = ChannelsLast(frozenset(name for name, tensor in graph.initializers.items() if math.prod(tensor.shape) == 1))
     plain = (part for whole in graph.nodes for part in ([whole] if _stays_whole(builder, whole) else rewrite(whole)))
     for node in (part for whole in plain for part in last.rewrite(whole)):
@@ -219,7 +240,9 @@ def _fold_node(builder: NetworkBuilder, node: Node) -> None:
     for index, name in enumerate(node.outputs[: None if several else 1]):
         if name:
             own = _FOLDS.get(node.domain)
-            builder.symbols[name] = fold(node, constants, index) if own is None else own(node, constants)
+            builder.symbols[name] = (
+                fold(node, constants, index, builder.shared) if own is None else fold_quantizer(node, constants, own)
+            )
             if own is None and any(given in builder.whole_batch for given in node.inputs):
                 builder.whole_batch[name] = _fold_whole_batch(builder, node, constants, index)
 
@@ -260,12 +283,15 @@ def _kind(builder: NetworkBuilder, name: str) -> str:
 def _lower(builder: NetworkBuilder, node: Node, lowerings: dict[str, Lowering]) -> None:
     """Give the node's outputs their symbols."""
     with _naming_node(builder, node):
+        reads = len(builder.stored.reads)
         if not node.domain and node.op_type in control_flow.LOWERINGS:
+            note_frozen_condition(builder, node)
             control_flow.lower_control_flow(builder, node)
         elif all(isinstance(builder.symbols[name], Constant) for name in node.inputs if name):
             _fold_node(builder, node)  # it reads a shape that became known
         else:
             batch_axis.lower_node(builder, node, partial(_lower_node, lowerings=lowerings))
+            note_frozen(builder, node, builder.stored.reads[reads:])
 
 
 def _lower_node(builder: NetworkBuilder, node: Node, lowerings: dict[str, Lowering]) -> None:
@@ -276,7 +302,7 @@ def _lower_node(builder: NetworkBuilder, node: Node, lowerings: dict[str, Loweri
         builder.symbols[node.outputs[0]] = sums
         return
     known: Mapping[str, Lowering] = lowerings if not node.domain else _DOMAINS.get(node.domain, {})
-    lowering = known.get(node.op_type)
+    lowering = None if computes_with_shared(builder, node) else known.get(node.op_type)
     symbol = lowering(builder, node) if lowering is not None else None
     builder.symbols[node.outputs[0]] = lower_float(builder, node) if symbol is None else symbol
 

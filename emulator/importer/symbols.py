@@ -109,12 +109,28 @@ class Recipe:
         codes: the integers, in the order and type of the file.
         encoding: of a stored integer.
         steps: the operators from the integers to the constant.
+        kind: where the integers are from. `quantized`: the importer or the graph makes them of floats. `file`: the file has them.
+            `shared`: the file has them, and its nodes read them in ways that no layer of integers has together
+            (`shared_integers.py`). Every value that is computed from shared integers is computed again from those that were read.
+        nested: (step, position, recipe) of further operands of the steps that are computed from shared integers.
     """
 
     origin: str
     codes: Array
     encoding: Encoding
     steps: tuple[OperandStep, ...] = ()
+    kind: Literal["quantized", "file", "shared"] = "quantized"
+    nested: tuple[tuple[int, int, Recipe], ...] = ()
+
+    @property
+    def origins(self) -> frozenset[str]:
+        """All tensors of stored integers that the constant is computed from."""
+        return frozenset({self.origin}.union(*(recipe.origins for _, _, recipe in self.nested)))
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether it reads shared integers."""
+        return self.kind == "shared" or bool(self.nested)
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,6 +144,7 @@ class Constant:
         signed: whether a Sign made it.
         limits: lowest and highest code, if a Clip of integers gives them (Brevitas writes narrow weights so).
         recipe: how it is computed from stored integers, if it is.
+        frozen: tensors of integers whose values it depends on, besides those that the recipe reads: it does not follow their flips.
     """
 
     given: Array | None
@@ -136,6 +153,7 @@ class Constant:
     signed: bool = False
     limits: tuple[int, int] | None = None
     recipe: Recipe | None = None
+    frozen: frozenset[str] = frozenset()
 
     @property
     def array(self) -> Array:

@@ -37,10 +37,12 @@ class TensorStore:
     Attributes:
         tensors: all of them.
         weights: those that convolutions and float operators read.
+        reads: a recipe for each time that a layer was given integers to read.
     """
 
     tensors: dict[str, StoredTensor] = field(default_factory=dict)
     weights: dict[str, StoredWeight] = field(default_factory=dict)
+    reads: list[Recipe] = field(default_factory=list)
 
     def store(self, tensor: StoredTensor) -> str:
         """Store a tensor and return its name.
@@ -73,6 +75,7 @@ class TensorStore:
         flat = window.kernel == source.height_width and not any(window.pads) and window.dilation == (1, 1)
         reader = (source.kind, stored.shape, groups, window.dilation[1] == 1, flat)
         recipe = stored.recipe
+        self.reads += [] if recipe is None else [recipe]
         for name, entry in self.weights.items():
             if entry.reader == reader and _same_source(entry.tensor, stored) and _equal(entry.tensor, stored):
                 return name
@@ -98,6 +101,7 @@ class TensorStore:
             recipe: how the constant is computed from the integers.
             zero: the integer that means real zero, as which an erased element reads.
         """
+        self.reads.append(recipe)
         known = self._find(recipe)
         if known is None:
             name, values = unused_name(recipe.origin, self.tensors), recipe.codes.astype(np.int32)
@@ -107,7 +111,8 @@ class TensorStore:
             self.weights[name] = StoredWeight(tensor, None)
         else:
             name = known[0]
-        return StoredOperand(name, recipe.codes.shape, recipe.codes.dtype, recipe.steps)
+        nested = tuple((step, position, self.store_operand(other)) for step, position, other in recipe.nested)
+        return StoredOperand(name, recipe.codes.shape, recipe.codes.dtype, recipe.steps, nested=nested)
 
     def _find(self, recipe: Recipe) -> tuple[str, StoredWeight] | None:
         """Return the stored tensor that holds the integers of a recipe; None if none does."""
@@ -120,6 +125,9 @@ class TensorStore:
     def _resolve_order(self, operand: StoredOperand) -> StoredOperand:
         """Return the operand with the positions of its integers in the finished tensor."""
         entry = self.weights[operand.tensor]
+        if operand.nested:
+            nested = tuple((step, position, self._resolve_order(other)) for step, position, other in operand.nested)
+            operand = replace(operand, nested=nested)
         if entry.reader is None:
             return operand
         positions = entry.tensor.positions()

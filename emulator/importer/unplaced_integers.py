@@ -152,4 +152,6 @@ def _rest(inside: int, integers: int, bits: int, width: int) -> str:
     """Return why a tensor has more bits than the weight tensors made from it."""
     if inside < integers:
         return f"{integers - inside:,} of its {integers:,} integers are read by no layer"
+    if bits == inside:
+        return f"the signs of its integers are stored, in 1 of {width} bits: the network binarizes them"
     return f"its integers are stored in {bits // inside} of {width} bits, which hold all of their values"

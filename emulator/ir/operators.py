@@ -40,6 +40,7 @@ class StoredOperand:
         dtype: of the integers before the first step.
         steps: the operators that turn the integers into the operand.
         order: position of each integer in the tensor; None if the tensor has the same order.
+        nested: (step, position, operand) of further operands of the steps that are computed from stored integers.
     """
 
     tensor: str
@@ -47,6 +48,11 @@ class StoredOperand:
     dtype: np.dtype[Any]
     steps: tuple[OperandStep, ...]
     order: npt.NDArray[np.int64] | None = None
+    nested: tuple[tuple[int, int, StoredOperand], ...] = ()
+
+    def tensor_names(self) -> tuple[str, ...]:
+        """Return the tensors that the operand is computed from."""
+        return self.tensor, *(name for _, _, operand in self.nested for name in operand.tensor_names())
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +86,8 @@ class FloatOperator(Layer):
 
     def tensor_names(self, *roles: Role) -> tuple[str, ...]:
         """Return the tensors that the stored operands come from."""
-        return tuple(dict.fromkeys(operand.tensor for operand in self.stored)) if not roles or "weight" in roles else ()
+        names = (name for operand in self.stored for name in operand.tensor_names())
+        return tuple(dict.fromkeys(names)) if not roles or "weight" in roles else ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -312,8 +312,11 @@ def stored_operand(network: Network, operand: StoredOperand) -> Array:
     """Return a constant operand, computed from its stored integers step by step."""
     flat = network.tensors[operand.tensor].values.reshape(-1)
     x = (flat if operand.order is None else flat[operand.order]).reshape(operand.shape).astype(operand.dtype)
-    for step in operand.steps:
+    for index, step in enumerate(operand.steps):
         given = [x if part is None else part for part in step.operands]
+        for at, position, other in operand.nested:
+            if at == index:
+                given[position] = stored_operand(network, other)
         x = onnx_ops.apply_all(step.op_type, step.opset, step.attributes, given, step.output_count)[step.output_index]
     return x
 

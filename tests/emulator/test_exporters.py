@@ -7,7 +7,7 @@ import pytest
 from tests.emulator.exporters import WAYS, judge
 from tests.emulator.families import FAMILIES
 
-SHARE = {("encoder", "static QDQ"): "equal", ("lstm", "dynamic, script"): "close"}
+SHARE = {("encoder", "static QDQ, script"): "equal", ("lstm", "dynamic, script"): "close"}
 
 
 @pytest.mark.parametrize(("name", "way"), SHARE)
