@@ -107,6 +107,21 @@ class Search:
         ready = resolve_study(study, workload=self.workload)
         return ready, ready.points[0]
 
+    def find_misfits(self, value: float, protections: Sequence[str]) -> dict[str, str]:
+        """Return the protections that do not fit the network, with the reason.
+
+        Args:
+            value: of the swept condition; any will do.
+            protections: wrappers.
+        """
+        reasons: dict[str, str] = {}
+        for protection in protections:
+            try:
+                self.resolve(Candidate(Setting(value, protection)))
+            except MemoryFault as error:
+                reasons[protection] = str(error)
+        return reasons
+
     def predict_losses(self, values: Sequence[float]) -> dict[float, float]:
         """Return, by value, the low end of the predicted mean loss; empty if the memory's errors cannot be predicted."""
         from weakcell.emulator.prediction import predict
@@ -211,8 +226,9 @@ def optimize(search: Search, values: Sequence[float], goal: Goal, nominal: float
     losses = search.predict_losses(values)
     skipped = {value: loss for value, loss in losses.items() if loss > _SKIP_FACTOR * goal.max_drop}
     plain = [search.screen(Candidate(Setting(value)), "one condition") for value in values if value not in skipped]
-    refused: dict[str, str] = {}
-    protected = list(_screen_protected(search, values, protections, [at_nominal, *plain], goal, refused))
+    refused = search.find_misfits(nominal, protections)
+    fitting = [protection for protection in protections if protection not in refused]
+    protected = list(_screen_protected(search, values, fitting, [at_nominal, *plain], goal))
     screened = [at_nominal, *plain, *protected]
     open_candidates = [candidate for candidate in screened if candidate.may_still_pass(goal.max_drop)]
     bera = None
@@ -245,7 +261,6 @@ def _screen_protected(
     protections: Sequence[str],
     plain: Sequence[ScreenedCandidate],
     goal: Goal,
-    refused: dict[str, str],
 ) -> Iterator[ScreenedCandidate]:
     """Yield candidates with protection that cost less than the cheapest plain one that will probably pass.
 
@@ -255,17 +270,12 @@ def _screen_protected(
         protections: wrappers.
         plain: screened candidates without protection.
         goal: what a candidate must fulfil.
-        refused: gets the protections that do not fit the network, with the reason.
     """
     enough = min((one.energy for one in plain if one.likely_passes(goal.max_drop)), default=math.inf)
     for protection in protections:
         for value in values:
             candidate = Candidate(Setting(value, protection))
-            try:
-                energy = search.resolve(candidate)[1].energy
-            except MemoryFault as error:
-                refused[protection] = str(error)
-                break
+            energy = search.resolve(candidate)[1].energy
             if energy is not None and energy.value < enough:
                 yield search.screen(candidate, "protection")
 

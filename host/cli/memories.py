@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -51,7 +52,7 @@ def memories(
     if name in WRAPPERS:
         _show_wrapper(WRAPPERS[name], as_json)
         return
-    chosen = [technology(known) for known in ([name] if name else names())]
+    chosen = [technology(known) for known in ([_check_name(name)] if name else names())]
     if as_json:
         from weakcell.host.cli.terminal import emit
 
@@ -79,6 +80,20 @@ def memories(
         return
     show("`weakcell memories NAME` says everything about one. Use it as --memory NAME:key=value,…", "dim")
     show(f"Wrappers that protect a memory: {', '.join(WRAPPERS)}. Use them as --memory WRAPPER+NAME:key=value,…", "dim")
+
+
+def _check_name(name: str) -> str:
+    """Return the name of a memory; MemorySpecError if it is a whole SPEC, as `--memory` takes it."""
+    from weakcell.memmodels.catalogue import names
+    from weakcell.memmodels.errors import MemorySpecError
+    from weakcell.memmodels.protection.wrappers import WRAPPERS
+
+    heads = [re.split(r"[:\[]", part)[0].strip() for part in name.split("+")]
+    known = [head for head in heads if head in (*names(), *WRAPPERS)]
+    if name in known or not known:
+        return name
+    found = "this command shows one name, without keys"
+    raise MemorySpecError(f"Memory {name!r}", found, f"Give {' or '.join(f'`weakcell memories {head}`' for head in known)}")
 
 
 def _check_profile(path: Path, as_json: bool) -> None:

@@ -82,7 +82,7 @@ def optimize(
     """
     from weakcell.host.api.optimization import optimize as find
     from weakcell.host.cli.sweep import parse_share
-    from weakcell.host.cli.terminal import emit, errors_as_events, show_plan, stderr
+    from weakcell.host.cli.terminal import emit, errors_as_events, note, show_plan, stderr
     from weakcell.memmodels.atomic_files import check_writable
     from weakcell.memmodels.catalogue import parse_spec
 
@@ -92,7 +92,7 @@ def optimize(
             check_writable(out)
         spec = parse_spec(memory)
         if dry_run:
-            from weakcell.host.campaign.optimize import SCREENING_DIES, list_candidates
+            from weakcell.host.campaign.optimize import SCREENING_DIES, list_candidates, open_search
             from weakcell.host.campaign.optimum import Goal
             from weakcell.host.study.arguments import resolve_arguments
 
@@ -105,7 +105,9 @@ def optimize(
                 model, data, data_dir, memory=spec, sweep=swept, read_every=read_every, batch=batch, seed=seed, **optional
             )
             count = len(resolved.dataset)
-            more = f", behind each of {', '.join(protect)}" if protect else ""
+            refused = open_search(resolved.workload, resolved.study, key).find_misfits(values[0], protect or ())
+            fitting = [protection for protection in protect or () if protection not in refused]
+            more = f", without protection and with {', '.join(fitting)}" if fitting else ""
             text = f"{len(values)} values of {key}{more}: at most {SCREENING_DIES} dies each, then at most {tries} tests of "
             plan = {
                 "key": key,
@@ -114,7 +116,9 @@ def optimize(
                 "tests": tries,
                 "dies_per_test": goal.dies,
             }
-            show_plan(f"{text}{goal.dies} fresh dies; {count} images on each die.", as_json, **plan, images=count)
+            for protection, reason in refused.items():
+                note(_explain_misfit(protection, reason), as_json)
+            show_plan(f"{text}{goal.dies} fresh dies; {count} images on each die.", as_json, **plan, images=count, refused=refused)
             return
         console = stderr()
         with console.status("screening", spinner="line") if console.is_terminal and not (quiet or as_json) else _silent() as status:
@@ -207,34 +211,40 @@ def _show(optimum: Optimum, arguments: list[str], memory: str, explain: bool) ->
 
     goal = optimum.goal
     tested = {id(test.screened): test for test in optimum.tests}
-    rows = [(candidate, "front") for candidate in optimum.front]
+    rows = [(candidate, "none") for candidate in optimum.front]
     rows += [(test.screened, "tested") for test in optimum.tests if all(test.screened is not candidate for candidate, _ in rows)]
-    rows += [(optimum.bera, "BERA baseline")] if optimum.bera is not None else []
+    rows += [(optimum.bera, "each layer alone (BERA)")] if optimum.bera is not None else []
     candidates = [candidate for candidate, _ in rows]
     tests = [tested.get(id(candidate)) for candidate in candidates]
     verdicts = [
-        word if test is None else "CHOSEN" if candidate is optimum.chosen else "rejected"
+        word if test is None else "CHOSEN" if candidate is optimum.chosen else "failed"
         for (candidate, word), test in zip(rows, tests, strict=True)
     ]
     apart = [", ".join(f"{layer} {setting}" for layer, setting in c.candidate.own.items()) for c in candidates]
     columns = [
         Column(optimum.key, [f"{c.candidate.value:.6g}" for c in candidates]),
         Column("protection", [c.candidate.setting.protection for c in candidates], left=True),
-        Column("layers apart", apart, left=True, drop=1),
+        Column("layers that differ", apart, left=True, drop=1),
         Column("energy", [f"{c.energy:.4g} {c.unit}" for c in candidates]),
         Column("mean loss", [percent(c.mean) for c in candidates]),
         Column("worst of screening", [percent(max(c.drops)) for c in candidates], drop=2, short="worst"),
         Column("fresh dies", [f"{test.dies}" if test else "" for test in tests], drop=3, short="dies"),
         Column("bad", [f"{test.bad}" if test else "" for test in tests], drop=4),
-        Column("", verdicts, left=True),
+        Column("test", verdicts, left=True),
     ]
     show(Text.assemble((f"{arguments[0]} on {memory}", "bold"), f", fault-free {optimum.metric.words} {percent(optimum.clean)}"))
     show(describe_answer(optimum))
     show_table([column for column in columns if any(column.cells)])
     for protection, reason in optimum.refused.items():
-        show(f"{protection} does not fit this network: {reason}", "dim")
+        show(_explain_misfit(protection, reason), "dim")
     counted = f"the memory accesses of one inference; {optimum.nominal.accesses}"
     show(f"Energy: {counted if explain else 'of the memory accesses of one inference'}.", "dim")
+    if explain:
+        show(
+            "Rows: the candidates that no other beats in both energy and mean loss, and those tested on fresh dies. BERA gives "
+            "each layer what it alone tolerates of its share of the loss (Yayla et al. 2022).",
+            "dim",
+        )
     if optimum.chosen is None:
         return
     last = optimum.tests[-1]
@@ -251,6 +261,10 @@ def _show(optimum: Optimum, arguments: list[str], memory: str, explain: bool) ->
     at = f"{front}{memory}{',' if ':' in memory else ':'}{optimum.key}={setting.value:.12g}"
     rules = [part for rule in optimum.chosen.places for part in ("--place", str(rule))]
     say(f"weakcell emulate {shlex.join([*arguments, '--memory', at, *rules])}")
+
+
+def _explain_misfit(protection: str, reason: str) -> str:
+    return f"{protection} does not fit this network: {reason}"
 
 
 def describe_answer(optimum: Optimum) -> str:

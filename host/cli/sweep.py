@@ -223,7 +223,7 @@ def _show_summary(tables: Tables) -> None:
     from weakcell.host.cli.result_table import percent
     from weakcell.host.cli.tables import Column, place_column, show_table
     from weakcell.host.cli.terminal import show
-    from weakcell.host.report.captions import explain_no_difference, format_metric_interval
+    from weakcell.host.report.captions import describe_rounding, explain_no_difference, format_metric_interval
 
     between_points = compute_differences(tables).filter(pl.col("between") == "points")
     steps = {(row["study"], row["memory"]): row for row in between_points.iter_rows(named=True)}
@@ -246,8 +246,9 @@ def _show_summary(tables: Tables) -> None:
         ]
         show(study, "bold")
         show_table(columns)
-        if note := explain_no_difference(part["differ_below"]):
-            show(f"{note}.", "dim")
+        for note in (explain_no_difference(part["differ_below"]), *describe_rounding(part["memory"])):
+            if note:
+                show(f"{note}.", "dim")
         if (used := part.drop_nulls("control")).height:
             removed = used["removed"].to_list()
             show(

@@ -95,7 +95,7 @@ def show_table(columns: Sequence[Column]) -> None:
         table.add_row(*map(Text, row))
     show(table)
     if dropped:
-        show(f"Too narrow for: {', '.join(dropped)}.", "dim")
+        show(f"Columns that do not fit: {', '.join(dropped)}.", "dim")
 
 
 def _shorten(cell: str) -> str:

@@ -16,6 +16,7 @@ from weakcell.emulator.ir.values import Buffer
 from weakcell.emulator.tasks import Metric
 from weakcell.host.study.results import StudyResult, placed_tensors
 from weakcell.host.study.study import ResolvedStudy
+from weakcell.memmodels.protection.wrappers import WRAPPERS, split_wrappers
 
 METHOD = "Student's t, corrected for skewness"
 NO_DIFFERENCE = "no trial differed"
@@ -59,6 +60,7 @@ def describe_study(resolved: ResolvedStudy) -> str:
     else:
         sentences.append(f"{score[0].upper()}{score[1:]} of one trial, so no interval")
     sentences += describe_quantization(resolved)
+    sentences += describe_rounding(_list_memories(resolved))
     sentences += describe_unplaced(resolved)
     sentences.append(describe_energy(resolved))
     sentences += describe_latency(resolved)
@@ -77,11 +79,27 @@ def describe_briefly(result: StudyResult) -> list[str]:
         meanings.append(f"Energy: of the memory accesses ({', '.join(summary['energy_basis'].unique(maintain_order=True))}).")
     if meanings:
         lines.append(" ".join(meanings))
+    notes = [f"{note}." for note in describe_rounding(_list_memories(resolved))]
     missing = [tensor for tensor in resolved.network.unplaced if not tensor.registers]
     if missing:
         share = 100 * sum(tensor.bits for tensor in missing) / max(1, resolved.network.integer_bits)
-        lines.append(f"Not in the memory: {len(missing)} tensors, {share:.2g} % of the file's integer bits.")
-    return lines
+        notes.append(f"Not in the memory: {len(missing)} tensors, {share:.2g} % of the file's integer bits.")
+    return [*lines, " ".join(notes)] if notes else lines
+
+
+def describe_rounding(memories: Iterable[str]) -> list[str]:
+    """Return which protections change bits without any error; none for most memories.
+
+    Args:
+        memories: SPECs, or their names with the wrappers.
+    """
+    wrappers = (wrapper.name for memory in memories for wrapper in split_wrappers(memory)[0])
+    rounding = [name for name in dict.fromkeys(wrappers) if WRAPPERS[name].rounds]
+    return [f"Flip rate: counts the bits that {' and '.join(rounding)} rounds, too"] if rounding else []
+
+
+def _list_memories(resolved: ResolvedStudy) -> list[str]:
+    return [resolved.study.memory.name, *(spec.name for _, spec in resolved.study.places)]
 
 
 def describe_unplaced(resolved: ResolvedStudy) -> list[str]:

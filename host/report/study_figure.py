@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from weakcell.host.report.captions import describe_result, study_title
 from weakcell.host.report.chart_model import condition_label
 from weakcell.host.report.data import energy_varies
+from weakcell.host.report.figure_layout import wrap_text
 from weakcell.host.report.matplotlib_charts import label_decades, save_figure, tick_label
 from weakcell.host.report.style import BLUE, INK, ORANGE, STUDY_STYLE
 from weakcell.host.study.results import StudyResult, scores_of
@@ -21,8 +21,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_CAPTION_POINTS = 6.8
-"""Size of the caption's type."""
+_WIDTH = 6.6
+"""Width of the figure, in inches."""
+_ROOM = 0.95
+"""Share of the width that texts may take: pixels make them up to 2 % wider than their letters are."""
+_TITLE_POINTS, _CAPTION_POINTS = 10.0, 6.8
+"""Sizes of type."""
 
 
 def save_study_figure(result: StudyResult, paths: Sequence[Path]) -> None:
@@ -36,21 +40,21 @@ def plot_study(result: StudyResult) -> Figure:
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     energy = energy_varies(result.summary)
-    lines = textwrap.wrap(describe_result(result), 132)
-    below = 0.15 + len(lines) * _CAPTION_POINTS * 1.4 / 72  # inches of the caption
+    caption = wrap_text(describe_result(result), 72 * _ROOM * _WIDTH, _CAPTION_POINTS)
+    below = 0.15 + (caption.count("\n") + 1) * _CAPTION_POINTS * 1.4 / 72  # inches of the caption
     rows, height = (2, 5.0 + below) if energy else (1, 3.6 + below)
     bottom = below / height
     layout = ConstrainedLayoutEngine(rect=(0.01, bottom, 0.98, 0.99 - bottom), hspace=0.03, h_pad=0.08)
-    figure = Figure(figsize=(6.6, height), layout=layout)
+    figure = Figure(figsize=(_WIDTH, height), layout=layout)
     axes = figure.subplots(rows, 1, sharex=True, squeeze=False, height_ratios=[2.4, 1] if energy else [1])[:, 0]
     x = _sweep_positions(result)
     _plot_accuracy(axes[0], result, x)
     if energy:
         _plot_energy(axes[1], result, x)
     _label_sweep(axes[-1], result, x)
-    title = textwrap.fill(study_title(result.resolved), 80)
-    figure.suptitle(title, fontsize=10, fontweight="bold", x=0.015, ha="left")
-    figure.text(0.015, 0.012, "\n".join(lines), fontsize=_CAPTION_POINTS, color="#57606a", va="bottom", linespacing=1.4)
+    title = wrap_text(study_title(result.resolved), 72 * _ROOM * _WIDTH, _TITLE_POINTS, bold=True)
+    figure.suptitle(title, fontsize=_TITLE_POINTS, fontweight="bold", x=0.015, ha="left")
+    figure.text(0.015, 0.012, caption, fontsize=_CAPTION_POINTS, color="#57606a", va="bottom", linespacing=1.4)
     return figure
 
 

@@ -137,7 +137,8 @@ class CompilerPool:
         if (self._done, self._total) == self._announced:
             return
         self._announced = self._done, self._total
-        log.warning("Compiling machine code for this processor, once: %d of %d kernels are ready.", self._done, self._total)
+        left = self._total - self._done  # what the network needs next is not known yet
+        log.warning("Compiling machine code for this processor, once: %d kernels ready, at least %d left.", self._done, left)
 
     def _work(self, claims: Claims) -> None:
         """Compile what is in the queue, one request after another."""

@@ -34,6 +34,7 @@ class WrapperType:
         build: Puts one around a memory.
         level: What it works on, from 0, values, to 3, cells. A wrapper may only be outside of those of its own level or higher:
             it would take what an inner one does to values for errors.
+        rounds: Whether it changes values without any error, which is counted as flips.
     """
 
     name: str
@@ -43,6 +44,7 @@ class WrapperType:
     options: tuple[Condition, ...]
     build: Callable[[Memory, Mapping[str, ConditionValue]], Memory]
     level: int = 2
+    rounds: bool = False
 
 
 @dataclass(frozen=True)
@@ -224,6 +226,7 @@ WRAPPERS = {
             ),
             _in_place,
             level=1,
+            rounds=True,
         ),
         WrapperType(
             "range",

@@ -18,6 +18,7 @@ from weakcell.host.board.characterization.experiments import Experiment, Setting
 from weakcell.host.board.errors import BoardError, VoltageRefused
 from weakcell.host.board.firmware.build import why_not_buildable
 from weakcell.host.board.link.link import Link
+from weakcell.host.board.link.ports import open_port
 from weakcell.host.board.link.protocol import Capability, Pattern
 from weakcell.host.board.link.transport import SerialTransport
 from weakcell.host.board.survey import name_firmware
@@ -26,6 +27,9 @@ from weakcell.host.board.virtual.opening import open_virtual_board
 from weakcell.host.board.virtual.serving import Endpoint, serve
 from weakcell.host.cli import app
 from weakcell.host.cli.board import _ABILITIES
+from weakcell.memmodels.error_model.terms import ErrorTerm, Lifetime
+from weakcell.memmodels.errors import MemorySpecError, UsageError
+from weakcell.memmodels.profile import OperatingPoint, Profile
 
 
 def run(*arguments: str) -> tuple[int, str]:
@@ -124,6 +128,17 @@ def test_the_same_seed_gives_the_same_flips() -> None:
         found.append(link.compare(0, link.board.pages, Pattern.ONES))
     assert found[0] == found[1] != []
     assert callable(make_retention_fault("uniform:ber=0.1"))
+
+
+def test_cells_of_a_virtual_board_need_a_law(tmp_path: Path) -> None:
+    """A profile that holds single voltages says nothing about those between, which the regulator passes on the way down."""
+    terms = {volts: ErrorTerm("retention", Lifetime.DIE, rate, rate) for volts, rate in ((1.1, 0.0), (0.6, 0.01))}
+    points = [OperatingPoint({"vdd": volts}, (term,)) for volts, term in terms.items()]
+    Profile("points", tuple(points)).save(tmp_path / "points.toml")
+    with pytest.raises(MemorySpecError, match=r"passes all voltages.*vdd=1\.1; vdd=0\.6"):
+        make_retention_fault(f"file:{tmp_path}/points.toml")
+    with pytest.raises(UsageError, match="rp2350, or one of them with -flash"):
+        open_port("virtual:rp2350-falsh")
 
 
 @pytest.mark.parametrize("kind", ["ram", "flash"])

@@ -180,12 +180,12 @@ def test_compiling_is_announced_and_failures_are_raised(
     code = compile_kernel("a", Request("weakcell.emulator.kernels.bitpack", "to_integers", kinds, "kernel"))
     assert code is not None
     assert code[1:4] in (b"ELF", b"\xfa\xed\xfe") or code[:2] == b"d\x86"
-    assert caplog.records[0].getMessage().startswith("Compiling machine code for this processor, once: 0 of 1")
+    assert caplog.records[0].getMessage().endswith("once: 0 kernels ready, at least 1 left.")
     with pytest.raises(CompilationFailed, match=r"bitpack\.to_integers cannot be compiled: TypingError"):
         compile_kernel("b", Request("weakcell.emulator.kernels.bitpack", "to_integers", kinds[:-3], "kernel"))
-    (process,) = pool._processes
-    process.kill()
-    process.wait()
+    for process in pool._processes:  # a second one if the first thread was not idle yet
+        process.kill()
+        process.wait()
     assert compile_kernel("c", Request("weakcell.emulator.kernels.bitpack", "to_integers", kinds, "kernel")) == code
     pool.close()
     assert all(process.returncode is not None for process in pool._processes)

@@ -179,7 +179,7 @@ def test_a_dry_run_checks_everything_and_writes_nothing(tmp_path: Path, monkeypa
         (["validate", *sweep, *out, "--trials", "3"], {"points": 2, "trials": 3, "images": 20}),
         (["rank", *few, "--by", "bit"], {"parts": ["bit 0"], "images": 20}),
         (["margins", *few, *out, "--certify", "4"], {"images": 20, "certify": 4}),
-        (["optimize", *few, "--sweep", "v_over_vmin=0.8,0.9"], {"values": [0.8, 0.9], "tests": 3}),
+        (["optimize", *few, "--sweep", "v_over_vmin=0.8,0.9", "--protect", "in-place"], {"values": [0.8, 0.9], "tests": 3}),
         (["download", "fashion-mnist", "--data-dir", "data"], {"folder": "data/fashion-mnist"}),
         (["board", "measure", "--port", "virtual:rp2040", "--vdd", "0.8", "--repeats", "2"], {"pulses": 2, "cells": 8 * 262_144}),
         (["characterize", "--port", "virtual:rp2040", "--vdd", "0.9", *out], {"points": 4, "repeats": 3, "lowest_v": 0.9}),
@@ -192,9 +192,15 @@ def test_a_dry_run_checks_everything_and_writes_nothing(tmp_path: Path, monkeypa
         if arguments[0] == "optimize":  # one bad die of so many shows that 95 % are good, with a third of 5 % each
             p = [0.95**n + n * 0.05 * 0.95 ** (n - 1) for n in (plan["dies_per_test"], plan["dies_per_test"] - 1)]
             assert p[0] <= 0.05 / 3 < p[1]
+            assert "sign numbers" in plan["refused"]["in-place"]  # it needs integers of 4 bits or more
     assert not any(tmp_path.iterdir())
     assert refused(2, "characterize", "--import", "theirs.npz", "--dry-run")
     assert refused(5, "predict", "--memory", "uniform:bur=0.1", "--dry-run")
+
+
+def test_a_spec_in_place_of_a_name_is_answered_with_the_name() -> None:
+    for spec, name in (("dram:vendor", "dram"), ("in-place[code=parity]+sram-14nm", "sram-14nm")):
+        assert f"`weakcell memories {name}`" in refused(5, "memories", spec)
 
 
 def test_more_images_than_there_are_is_said(caplog: pytest.LogCaptureFixture) -> None:

@@ -9,8 +9,9 @@ import polars as pl
 import pytest
 
 from weakcell import emulate
-from weakcell.host.report.captions import describe_study
+from weakcell.host.report.captions import describe_briefly, describe_study
 from weakcell.host.report.data import read_report_data
+from weakcell.host.report.study_figure import plot_study
 from weakcell.host.study.results import restate_columns, restate_frame
 
 MEMORY = "fefet:domains=200"
@@ -46,6 +47,27 @@ def test_caption_names_what_is_not_left_out() -> None:
     )
     assert "8 inferences share one read of the weights (inferences_per_read)" in caption or "1 to 8 inferences" in caption
     assert "Left out: arithmetic (MACs) and activations outside these memories" in caption
+
+
+def test_caption_says_that_rounding_counts_as_flips() -> None:
+    """Without any error, check bits in place of the low bits of a weight change some of them, and a plain memory none."""
+    rounded, plain = (emulate("digits-qnn", memory=f"{front}uniform:ber=0", trials=1, images=3) for front in ("in-place+", ""))
+    assert rounded.summary["flip_rate"][0] > 0.1
+    assert plain.summary["flip_rate"][0] == 0.0
+    for describe in (lambda result: describe_study(result.resolved), lambda result: "\n".join(describe_briefly(result))):
+        assert "in-place rounds" in describe(rounded)
+        assert "rounds" not in describe(plain)
+
+
+def test_caption_of_the_figure_fits() -> None:
+    """Oracle: the extents of the texts as Matplotlib draws them."""
+    place = {"conv1": "uniform:ber=0.001", "conv2": "secded+uniform:ber=0.001"}
+    figure = plot_study(emulate("digits-qnn", memory="in-place+sram-14nm", place=place, sweep="v_over_vmin=0.9", images=3))
+    figure.canvas.draw()
+    assert len(figure.texts) == 2  # the title and the caption
+    for text in figure.texts:
+        box = text.get_window_extent()
+        assert 0 <= box.x0 < box.x1 <= figure.bbox.x1, text
 
 
 def test_a_swept_sharing_is_told_as_a_range() -> None:

@@ -14,8 +14,8 @@ import numpy.typing as npt
 from weakcell.host.board.boards import BOARDS
 from weakcell.host.board.virtual.rail import RailFaults
 from weakcell.memmodels.address import Layout, Words
-from weakcell.memmodels.catalogue import open_memory, parse_spec
-from weakcell.memmodels.errors import UsageError
+from weakcell.memmodels.catalogue import MemorySpec, open_memory, parse_spec
+from weakcell.memmodels.errors import MemorySpecError, UsageError
 from weakcell.memmodels.memory import Key, Memory
 from weakcell.memmodels.numbers import parse_number
 
@@ -122,8 +122,11 @@ def make_retention_fault(spec: str, seed: int = 0, pulses: int = 0) -> Retention
     """
     memory = open_memory(spec, seed)
     _compile_sampler(open_memory(spec, seed))
-    limits = [c.high for c in parse_spec(spec).technology.conditions if c.name == "vdd" and c.high is not None]
-    highest = min(limits, default=math.inf)
+    parsed = parse_spec(spec)
+    vdd = next((condition for condition in parsed.technology.conditions if condition.name == "vdd"), None)
+    highest = math.inf if vdd is None or vdd.high is None else vdd.high
+    if vdd is not None and vdd.low is not None and vdd.high is not None:
+        _check_law(parsed, vdd.low, vdd.high)
 
     def lose_bits(board: FaultyBoard, volts: float) -> None:
         nonlocal pulses
@@ -133,6 +136,23 @@ def make_retention_fault(spec: str, seed: int = 0, pulses: int = 0) -> Retention
         pulses += 1
 
     return lose_bits
+
+
+def _check_law(spec: MemorySpec, low: float, high: float) -> None:
+    """Refuse cells that are known at some voltages only: a regulator passes all voltages on the way down.
+
+    Args:
+        spec: The memory.
+        low: Lowest voltage that it covers, in V.
+        high: Highest voltage that it covers, in V.
+    """
+    spec.at(vdd=high).check()
+    try:
+        spec.at(vdd=low + (high - low) / math.e).check()  # a voltage that nobody measured
+    except MemorySpecError as error:
+        do = "Emulate it without a board (--memory file:PATH), or measure more voltages with errors, so that a law is fitted"
+        found = f"a board passes all voltages on the way down, and {error.found}"
+        raise MemorySpecError(f"A virtual board with cells of {spec}", found, do) from error
 
 
 def make_access_fault(spec: str, seed: int = 0, pulses: int = 0) -> AccessFault:

@@ -70,7 +70,8 @@ class VirtualBoard:
             line_rate: bytes from the host arrive at the line's rate, and are lost if the firmware does not fetch them in time.
         """
         if chip not in BOARDS:
-            raise UsageError(f"A virtual {chip}", "there is no such board", f"Choose {list_names()}")
+            do = f"Choose {list_names()}, or one of them with -flash or -usb"
+            raise UsageError(f"virtual:{chip}", "there is no such virtual board", do)
         self.type = BOARDS[chip]
         self.on_voltage, self.on_read, self.on_write = on_voltage, on_read, on_write
         self.misbehaviour = misbehaviour or Misbehaviour()
