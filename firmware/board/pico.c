@@ -281,6 +281,17 @@ static void arm_watchdog(void)
     REG(WATCHDOG) = 1u << 30;
 }
 
+#ifdef WC_FLASH
+WC_AT_NOMINAL void pico_serve_line(uint32_t us)
+{
+    uint32_t since_us = pico_time_us();
+    while (pico_time_us() - since_us < us) {
+        pico_keep_alive();
+        (void)next_usb_byte(); /* also sends what waits */
+    }
+}
+#endif
+
 /* --- the loop --------------------------------------------------------------------------------------------------------------- */
 
 static void begin(void)

@@ -18,6 +18,8 @@ enum { COUNT_US = 350 };          /* time for one count: 0.25 ms, and some clock
 enum { SETTLE_US = 1000 };        /* the regulator's slew rate is unknown: wait after nominal was set, before anything is read */
 enum { RING_OSCILLATOR = 3 };     /* FC0_SRC */
 enum { COUNTER_DONE = 1u << 4 };  /* FC0_STATUS */
+enum { HAND_OVER_US = 200000 };   /* from the reply until the regulator is switched off */
+enum { HIGH_IMPEDANCE = 1u << 1 }; /* of the regulator's register, on both chips */
 enum { NOMINAL = 11 }; /* regulator code of 1.10 V on both chips; no higher code is ever set */
 
 /* --- each chip provides ----------------------------------------------------------------------------------------------------- */
@@ -82,6 +84,12 @@ void pico_prepare_low(wc_pulse *result);
 
 /* wc_board.pulse, in pulse.c. */
 void pico_pulse(uint8_t code, uint32_t dwell_us, wc_pulse *result);
+
+/* wc_board.hand_over, in pulse.c; of the flash image. */
+void pico_hand_over(uint32_t window_ms, wc_pulse *result);
+
+/* Receive and send for a time, in us; bytes from USB are dropped. */
+void pico_serve_line(uint32_t us);
 
 /* Let DMA set nominal voltage after a time, whatever the CPU does; and end that. Both in pulse.c. */
 void pico_start_guard(uint32_t after_us);

@@ -8,11 +8,14 @@
  * | 2, 3 | starts a count of the ring oscillator, waits for it |
  * | 4, 5, 6 | copies the count, the counter's status and the regulator's register |
  * | 7, 8 | sets the nominal code, waits until the voltage is back; then its interrupt wakes the CPU |
- * | 9, 10 | the guard of an access while low: waits, sets the nominal code */
+ * | 9, 10 | the guard of an access while low: waits, sets the nominal code |
+ *
+ * HAND_OVER uses the same chain. Channel 0 switches the regulator off instead, and channel 1 feeds the watchdog once per millisecond:
+ * for so long and no longer, whatever becomes of the CPU. */
 #include "pico.h"
 #include "chip.h"
 
-enum { ON = 1u, WORDS = 2u << 2, AT_ONCE = 0x3f, PACED = 0x3b, LAST = 8, GUARD = 9 };
+enum { ON = 1u, WORDS = 2u << 2, AT_ONCE = 0x3f, PACED = 0x3b, PACED_SLOWLY = 0x3c, LAST = 8, GUARD = 9 };
 enum { INTERRUPTS = 0x400, ENABLED = 0x404, STATUS = 0x40c };
 enum { LOW = SCRATCH0, RESTORED = SCRATCH0 + 4, COUNTER = SCRATCH0 + 8, UNUSED = SCRATCH0 + 12 }; /* of the watchdog */
 
@@ -47,13 +50,15 @@ static void set_words(uint32_t code)
     REG(WATCHDOG + COUNTER) = RING_OSCILLATOR;
 }
 
-void pico_pulse(uint8_t code, uint32_t dwell_us, wc_pulse *result)
+/* Run the chain while the CPU sleeps: channel 1 is set up already. */
+#ifdef WC_FLASH
+__attribute__((noinline)) /* never a part of a function in flash */
+#endif
+static void run_chain(wc_pulse *result)
 {
-    pico_prepare_low(result);
-    set_words(code);
     for (uint32_t number = 0; number <= LAST; number++)
-        set_channel(number, number == 3 ? COUNT_US : number == LAST ? SETTLE_US : 0);
-    set_channel(1, dwell_us > COUNT_US ? dwell_us - COUNT_US : 1);
+        if (number != 1)
+            set_channel(number, number == 3 ? COUNT_US : number == LAST ? SETTLE_US : 0);
     REG(DMA + ENABLED) = 1u << LAST;
     REG(DMA + STATUS) = 1u << LAST;
     REG(NVIC_UNPEND) = DMA_IRQ0;
@@ -75,6 +80,31 @@ void pico_pulse(uint8_t code, uint32_t dwell_us, wc_pulse *result)
     result->low_ok = pico_chip_low_ok(low);
     result->dwell_us = ended - low_since_us - SETTLE_US;
 }
+
+void pico_pulse(uint8_t code, uint32_t dwell_us, wc_pulse *result)
+{
+    pico_prepare_low(result);
+    set_words(code);
+    set_channel(1, dwell_us > COUNT_US ? dwell_us - COUNT_US : 1);
+    run_chain(result);
+}
+
+#ifdef WC_FLASH
+/* The regulator stays enabled: a disabled one pulls its output to ground. */
+WC_AT_NOMINAL void pico_hand_over(uint32_t window_ms, wc_pulse *result)
+{
+    pico_serve_line(HAND_OVER_US);
+    pico_prepare_low(result);
+    set_words(NOMINAL);
+    REG(WATCHDOG + LOW) = pico_chip_regulator_word(NOMINAL) | HIGH_IMPEDANCE;
+    REG(WATCHDOG + UNUSED) = 0xffffffu;
+    REG(DMA + DMA_TIMER0 + 4) = 1u << 16 | 12000u;
+    set_channel(1, window_ms);
+    REG(DMA + 0x44) = WATCHDOG + 4; /* channel 1 writes there */
+    REG(DMA + 0x50) = ON | WORDS | 2u << DMA_CHAIN | PACED_SLOWLY << DMA_PACE | DMA_QUIET;
+    run_chain(result);
+}
+#endif
 
 void pico_start_guard(uint32_t after_us)
 {

@@ -12,9 +12,9 @@
 #define WC_AT_NOMINAL
 #endif
 
-/* Inference needs more code than a RAM image has room for. */
+/* Commands whose code a RAM image has no room for: INFER, HAND_OVER, HANDED_BACK. */
 #if defined(WC_FLASH) || __STDC_HOSTED__
-#define WC_INFERENCE
+#define WC_LARGE
 #endif
 
 /* What happened to the voltage. Codes are read back from the regulator's register. The counts follow the voltage itself: they are
@@ -57,6 +57,10 @@ typedef struct {
     /* May be NULL. Powers the core off at low voltage. On success execution resumes in wc_wake(); it returns only if the chip
      * refuses. */
     void (*sleep)(uint8_t code, uint32_t dwell_us);
+
+    /* May be NULL. Let what was sent leave the line, then switch the regulator off for window_ms: whoever feeds the core sets its
+     * voltage. The count while low is taken at the end of that time. */
+    void (*hand_over)(uint32_t window_ms, wc_pulse *result);
 } wc_board;
 
 #endif

@@ -42,8 +42,8 @@ static const struct {
     {WC_INFO, 0, info}, {WC_WRITE, 2 + WC_PAGE, wc_write_page}, {WC_READ, 2, wc_read_page}, {WC_CRCS, 3, wc_page_crcs},
     {WC_FILL, 9, wc_fill}, {WC_COMPARE, 13, wc_compare}, {WC_PULSE, 5, wc_pulse_command}, {WC_SLEEP, 5, wc_sleep_command},
     {WC_CPU_PULSE, 0, wc_do_nothing},
-#ifdef WC_INFERENCE
-    {WC_INFER, 8, wc_infer},
+#ifdef WC_LARGE
+    {WC_INFER, 8, wc_infer}, {WC_HAND_OVER, 4, wc_hand_over_command}, {WC_HANDED_BACK, 0, wc_handed_back},
 #endif
 };
 enum { COMMANDS = sizeof commands / sizeof commands[0], LOW_BODY = 5 };
@@ -93,6 +93,10 @@ static void execute(wc_core *core, wc_reply *reply, uint8_t requested, const uin
         refusal = WC_BAD_LENGTH;
     if (refusal == WC_OK && (low || commands[index].body == LOW_BODY)) /* a voltage and a dwell */
         refusal = check_voltage(core, command, body);
+#ifdef WC_LARGE
+    if (refusal == WC_OK && command >= WC_HAND_OVER)
+        refusal = wc_check_hand_over(core, command, body);
+#endif
     if (refusal == WC_OK && arena)
         refusal = check_pages(core, command, body + prefix);
     if (refusal != WC_OK)
@@ -109,8 +113,8 @@ WC_AT_NOMINAL static uint32_t capabilities(const wc_board *board)
 {
     uint32_t all = WC_CAN_RETENTION | WC_CAN_COMPARE | WC_CAN_CRCS | WC_CAN_READ_LOW | WC_CAN_WRITE_LOW | WC_CAN_COUNT |
                    WC_CAN_CPU_PULSE;
-#ifdef WC_INFERENCE
-    all |= WC_CAN_INFER;
+#ifdef WC_LARGE
+    all |= WC_CAN_INFER | (board->hand_over ? WC_CAN_HAND_OVER : 0u);
 #endif
     return all | (board->sleep ? WC_CAN_SLEEP : 0u) | (board->from_flash ? WC_FROM_FLASH : 0u);
 }
@@ -191,6 +195,9 @@ static void handle(wc_core *core, const uint8_t *content, uint16_t length)
         execute(core, reply, command, content + WC_HEADER, (uint16_t)(length - WC_HEADER));
         core->next++;
         send(core, reply);
+#ifdef WC_LARGE
+        wc_hand_over(core);
+#endif
     } else if (number > core->next) {
         core->numbers.gaps++;
         refuse_unexecuted(core, command, token, number, WC_GAP);

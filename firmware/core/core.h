@@ -12,8 +12,10 @@
 #define WC_MAX_CRCS 64u
 #define WC_MAX_FLIPS 60u
 #define WC_MAX_DWELL_US 4000000u
+#define WC_MAX_WINDOW_MS 120000u
 
-enum { WC_HELLO = 1, WC_INFO, WC_WRITE, WC_READ, WC_CRCS, WC_FILL, WC_COMPARE, WC_PULSE, WC_SLEEP, WC_CPU_PULSE, WC_INFER };
+enum { WC_HELLO = 1, WC_INFO, WC_WRITE, WC_READ, WC_CRCS, WC_FILL, WC_COMPARE, WC_PULSE, WC_SLEEP, WC_CPU_PULSE, WC_INFER,
+       WC_HAND_OVER, WC_HANDED_BACK };
 enum { WC_LOW = 0x40 }; /* added to WRITE, READ, CRCS, FILL, COMPARE: execute while the voltage is low */
 enum { WC_OK, WC_BAD_LENGTH, WC_UNKNOWN, WC_OUT_OF_RANGE, WC_VOLTAGE_REFUSED, WC_GAP, WC_BAD_SESSION, WC_BAD_VERSION, WC_NOT_ENTERED, WC_TOO_LONG };
 enum {
@@ -27,6 +29,7 @@ enum {
     WC_CAN_CPU_PULSE = 1u << 7,
     WC_FROM_FLASH = 1u << 8,
     WC_CAN_INFER = 1u << 9,
+    WC_CAN_HAND_OVER = 1u << 10,
 };
 
 enum { WC_HEADER = 9, WC_REPLY_HEADER = 10, WC_RECORD_1 = 18, WC_RECORD_2 = 32 };
@@ -47,6 +50,10 @@ typedef struct {
     wc_decoder decoder;
     uint32_t nonce, token, next; /* the session, and the number to execute next */
     uint32_t hellos, pulses;
+#ifdef WC_LARGE
+    uint32_t window_ms;          /* of a HAND_OVER whose reply is not sent yet; 0: none */
+    wc_pulse handed_back;        /* what happened during the last one */
+#endif
     struct {
         uint32_t gaps, repeats, stale;
     } numbers;                  /* requests that were not executed, by why */

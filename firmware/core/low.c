@@ -39,6 +39,38 @@ void wc_sleep_command(wc_core *core, wc_reply *reply, const uint8_t *body)
     wc_refuse_request(reply, WC_NOT_ENTERED);
 }
 
+#ifdef WC_LARGE
+WC_AT_NOMINAL uint8_t wc_check_hand_over(const wc_core *core, uint8_t command, const uint8_t *body)
+{
+    if (core->board->hand_over == 0)
+        return WC_UNKNOWN;
+    return command == WC_HAND_OVER && wc_get_le(body, 4) - 1u >= WC_MAX_WINDOW_MS ? WC_OUT_OF_RANGE : WC_OK;
+}
+
+WC_AT_NOMINAL void wc_hand_over_command(wc_core *core, wc_reply *reply, const uint8_t *body)
+{
+    (void)reply;
+    core->window_ms = wc_get_le(body, 4);
+}
+
+WC_AT_NOMINAL void wc_handed_back(wc_core *core, wc_reply *reply, const uint8_t *body)
+{
+    (void)body;
+    wc_append_record(core, reply, core->board->nominal_code, &core->handed_back);
+}
+
+WC_AT_NOMINAL void wc_hand_over(wc_core *core)
+{
+    uint32_t window_ms = core->window_ms;
+    if (window_ms == 0)
+        return;
+    core->window_ms = 0;
+    core->pulses++;
+    core->handed_back = (wc_pulse){0};
+    core->board->hand_over(window_ms, &core->handed_back);
+}
+#endif
+
 void wc_run_while_low(wc_core *core, wc_reply *reply, const uint8_t *body, uint16_t request, wc_command_fn *act)
 {
     wc_pulse result = {0};

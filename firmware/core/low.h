@@ -16,6 +16,12 @@ void wc_do_nothing(wc_core *core, wc_reply *reply, const uint8_t *body);
 /* SLEEP, retention with the core off. Returns only if the chip refuses; otherwise wc_wake replies. body: code, dwell. */
 void wc_sleep_command(wc_core *core, wc_reply *reply, const uint8_t *body);
 
+/* HAND_OVER and HANDED_BACK, and their check. The regulator is switched off after the reply was sent, in wc_hand_over. body: window; none. */
+uint8_t wc_check_hand_over(const wc_core *core, uint8_t command, const uint8_t *body);
+void wc_hand_over_command(wc_core *core, wc_reply *reply, const uint8_t *body);
+void wc_handed_back(wc_core *core, wc_reply *reply, const uint8_t *body);
+void wc_hand_over(wc_core *core);
+
 /* Execute a command while the voltage is low.
  * body: code, dwell, then the command's own body. request: length of the whole request, in bytes. */
 void wc_run_while_low(wc_core *core, wc_reply *reply, const uint8_t *body, uint16_t request, wc_command_fn *act);

@@ -95,6 +95,7 @@ class DmaMap:
     Attributes:
         chain, pace: lowest bits of CHAIN_TO and TREQ_SEL.
         quiet: the bit IRQ_QUIET.
+        timer: offset of the first pacing timer.
         trigger, abort: offsets.
         gates: for each peripheral's base that DMA can be kept from, the register that lets it in (bit 6).
     """
@@ -102,6 +103,7 @@ class DmaMap:
     chain: int
     pace: int
     quiet: int
+    timer: int
     trigger: int
     abort: int
     base: int = 0x50000000
@@ -236,7 +238,7 @@ BOARDS = {
                 usb_reset=1 << 24,
                 ring_khz=6500.0,
             ),
-            dma=DmaMap(chain=11, pace=15, quiet=1 << 21, trigger=0x430, abort=0x444),
+            dma=DmaMap(chain=11, pace=15, quiet=1 << 21, timer=0x420, trigger=0x430, abort=0x444),
             boot_vectors=(0x4005801C,),
             chip_reset=0x40064008,
             brown_out=1 << 8,
@@ -297,6 +299,7 @@ BOARDS = {
                 chain=13,
                 pace=17,
                 quiet=1 << 23,
+                timer=0x440,
                 trigger=0x450,
                 abort=0x464,
                 gates={0x40100000: 0x400600B0, 0x40010000: 0x400600C0, 0x400D8000: 0x400600D8},  # POWMAN, CLOCKS, WATCHDOG

@@ -109,6 +109,7 @@ _ABILITIES = {
     "CPU_PULSE": "retention with the processor running",
     "FROM_FLASH": "starting from flash by itself",
     "INFER": "computing binarized networks",
+    "HAND_OVER": "leaving the core to a bench supply",
 }
 
 

@@ -34,11 +34,11 @@ def test_the_rp2350_starts_with_either_reset_value_of_its_clock(value: int, imag
 def test_a_regulator_that_is_never_good_ends_in_a_watchdog_reset(chip: str) -> None:
     """The watchdog is armed before anything that may hang."""
     board = VirtualBoard(chip, image="flash")
-    board.machine.regulator_ok = False
+    board.machine.supply.regulator_ok = False
     link = Link(board, retries=4)
     assert board.read(0.1) == b""
     assert board.machine.watchdog_is_armed()
-    board.machine.regulator_ok = True
+    board.machine.supply.regulator_ok = True
     assert link.info().regulator_ok == 1
     assert board.resets
 
@@ -93,7 +93,7 @@ def _count_blocks_while_low(board: VirtualBoard) -> list[int]:
     nominal = board.type.regulator.nominal_code
 
     def block(*_: Any) -> None:
-        count[0] += machine.code < nominal
+        count[0] += machine.supply.code < nominal
 
     machine._engine.hook_add(machine._unicorn.UC_HOOK_BLOCK, block)
     machine._engine.ctl_flush_tb()

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests.board.binary_networks import lay_out
+from tests.board.clock import Clock
 from tests.emulator.small import small_bnn
 from weakcell.host.board.characterization.experiments import REQUIRED_CAPABILITIES, Experiment, ReportMode, Setting, run_experiment
 from weakcell.host.board.errors import BoardError, LinkError, VoltageRefused
@@ -195,9 +196,10 @@ def test_only_confirmed_voltages_count(chip: str) -> None:
 @pytest.mark.parametrize("image", IMAGE_KINDS)
 def test_the_stack_has_room(chip: str, image: str) -> None:
     """Paint what lies under the stack while the firmware waits, do everything, and see how far down the paint is gone."""
-    board = VirtualBoard(chip, image=image)
+    clock = Clock()
+    board = VirtualBoard(chip, image=image, clock=clock)
     bank, banks = board.sram[board.arena.nbytes :], 8192
-    first, last = Link(board).info().image_bytes + (1810 if image == "flash" else 1770), banks - 200
+    first, last = Link(board).info().image_bytes + (1850 if image == "flash" else 1770), banks - 200
     bank[first:last] = 0xA5
     for link in (Link(board), Link(_ask_for_strings_meanwhile(board))) if image == "flash" else (Link(board),):
         for experiment in Experiment:
@@ -210,6 +212,12 @@ def test_the_stack_has_room(chip: str, image: str) -> None:
             placed = lay_out(small_bnn())
             board.sram[: len(placed.data)] = np.frombuffer(placed.data, np.uint8)
             link.infer(placed.program.page, placed.program.words.size, placed.crc, 1.0)
+        if link.board.can(Capability.HAND_OVER):
+            board.drive(board.type.regulator.nominal_v)
+            link.hand_over(1.0)
+            clock.sleep(2.0)
+            link.handed_back()
+            board.drive(None)
         Link(link.transport).info()
     used = banks - first - int(np.flatnonzero(bank[first:] != 0xA5)[0])
     most = 580 if image == "flash" else 380

@@ -120,13 +120,13 @@ def test_nothing_but_the_small_banks_is_used_while_low(chip: str, kind: str) -> 
     used: dict[str, int] = dict.fromkeys(("blocks", "outside", "flash", "arena"), 0)
 
     def block(engine: Any, address: int, size: int, _data: Any) -> None:
-        if machine.code < nominal:
+        if machine.supply.code < nominal:
             stack = engine.reg_read(machine._arm.UC_ARM_REG_SP)
             used["blocks"] += 1
             used["outside"] += not (bank <= address and address + size <= end and bank < stack <= end)
 
     def access(_engine: Any, _kind: int, address: int, _size: int, _value: int, _data: Any) -> None:
-        if machine.code < nominal:
+        if machine.supply.code < nominal:
             used["flash"] += address < where.sram
             used["arena"] += where.sram <= address < bank
 

@@ -74,7 +74,7 @@ def test_a_failure_in_the_middle_of_every_command_is_a_link_error_or_repaired(ch
                 with pytest.raises(LinkError):
                     COMMANDS[command](link)
             assert board.resets == resets + 1, (failure, after)
-            assert board.machine.code == 11
+            assert board.machine.supply.code == 11
             assert link.info().pulses == 0
             link.fill(0, COUNT, Pattern.RANDOM, 1)
             COMMANDS[command](link)
@@ -100,7 +100,7 @@ def test_a_hang_at_low_voltage_ends_at_nominal(chip: str, image: str) -> None:
     board.hang_at_pulse = True
     with pytest.raises(LinkError):
         COMMANDS[Command.READ_LOW](link)
-    assert (board.resets, board.machine.code) == (1, 11)
+    assert (board.resets, board.machine.supply.code) == (1, 11)
     info = link.info()
     assert (info.regulator_code, info.boot_reason & 3) == (11, 1)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.board.clock import Clock
 from weakcell.host.board.characterization.bench_supply import HostDrivenSupply, make_manual_supply, open_scpi_supply
 from weakcell.host.board.characterization.dump import Dump, open_dump
 from weakcell.host.board.characterization.patterns import parse_contents
@@ -28,10 +29,11 @@ pytest.importorskip("unicorn", reason="pip install weakcell[virtual]")
 
 
 class FakeSupply:
-    """A SCPI supply on a TCP port, coupled to a virtual board whose cells flip at low output. offset: error of its meter, in V."""
+    """A SCPI supply on a TCP port that feeds the core of a virtual board. offset: error of its meter, in V."""
 
-    def __init__(self, board: VirtualBoard) -> None:
-        self.board, self.volts, self.offset = board, 1.10, 0.0
+    def __init__(self, board: VirtualBoard, clock: Clock) -> None:
+        self.board, self.volts, self.offset, self.clock = board, 1.10, 0.0, clock
+        board.drive(self.volts)
         self.commanded: list[float] = []
         self.server = socket.create_server(("127.0.0.1", 0))
         threading.Thread(target=self._serve, daemon=True).start()
@@ -59,10 +61,12 @@ class FakeSupply:
                 lines.flush()
 
     def _set(self, volts: float) -> None:
-        fell, self.volts = volts < self.volts, volts
+        self.volts = volts
         self.commanded.append(volts)
-        if fell and self.board.on_voltage is not None:
-            self.board.on_voltage(self.board, volts)
+        self.board.drive(volts)
+
+    def open(self) -> HostDrivenSupply:
+        return self.clock.drive(open_scpi_supply(self.resource, 1.10))
 
 
 def weak(board: VirtualBoard, volts: float) -> None:
@@ -74,7 +78,8 @@ def weak(board: VirtualBoard, volts: float) -> None:
 @pytest.fixture
 def fake() -> Iterator[FakeSupply]:
     pytest.importorskip("pyvisa", reason="pip install weakcell[supply]")
-    made = FakeSupply(VirtualBoard("rp2350", weak))
+    clock = Clock()
+    made = FakeSupply(VirtualBoard("rp2350", weak, "flash", clock=clock), clock)
     yield made
     made.server.close()
 
@@ -93,19 +98,20 @@ def prepared(
 
 
 def test_a_bench_supply_lowers_measures_and_restores(fake: FakeSupply, tmp_path: Path) -> None:
-    rig, plan, dump = prepared(Link(fake.board), open_scpi_supply(fake.resource, 1.10), tmp_path)
+    rig, plan, dump = prepared(Link(fake.board), fake.open(), tmp_path)
     records = characterize(rig, plan, dump)
     assert fake.commanded == [1.10, 1.10, *[0.62, 1.10] * 2, *[0.57, 1.10] * 2]
-    assert fake.board.voltages == [], "the chip's own regulator was left alone"
+    assert fake.board.voltages == [pytest.approx(volts) for volts in (0.62, 0.62, 0.57, 0.57)], "only the supply lowered it"
+    assert fake.board.resets == 0
     shot = records[2].shots[0]
     assert (shot.commanded, shot.register, shot.measured) == (0.57, None, pytest.approx(0.57))
-    assert shot.dwell_s >= 0.002
+    assert shot.dwell_s == pytest.approx(0.002)
     flips = [popcount(record.errors[0]) for record in records if record.errors is not None]
     assert flips == [0, 96, 106]
 
 
 def test_a_supply_that_claims_what_it_does_not_give_stops_the_run(fake: FakeSupply, tmp_path: Path) -> None:
-    rig, plan, dump = prepared(Link(fake.board), open_scpi_supply(fake.resource, 1.10), tmp_path)
+    rig, plan, dump = prepared(Link(fake.board), fake.open(), tmp_path)
     fake.offset = 0.10
     with pytest.raises(VoltageRefused, match=r"0\.72 V were measured"):
         characterize(rig, plan, dump)
@@ -115,7 +121,7 @@ def test_a_supply_that_claims_what_it_does_not_give_stops_the_run(fake: FakeSupp
 
 @pytest.mark.parametrize("ending", [KeyboardInterrupt, BoardError, SystemExit])
 def test_nominal_voltage_is_restored_whatever_ends_the_work(fake: FakeSupply, ending: type[BaseException]) -> None:
-    link, supply = Link(fake.board), open_scpi_supply(fake.resource, 1.10)
+    link, supply = Link(fake.board), fake.open()
     error = ending("asked", "found", "do") if ending is BoardError else ending()
 
     def work() -> None:
@@ -131,7 +137,9 @@ def test_nominal_voltage_is_restored_whatever_ends_the_work(fake: FakeSupply, en
 
 
 def test_ctrl_c_while_the_voltage_is_low(fake: FakeSupply, tmp_path: Path) -> None:
-    rig, slow, dump = prepared(Link(fake.board), open_scpi_supply(fake.resource, 1.10), tmp_path, dwells=(0.001, 3.0))
+    supply, sleep = fake.open(), fake.clock.sleep
+    supply.sleep = lambda seconds: threading.Event().wait(30) if seconds == 3.0 else sleep(seconds)  # type: ignore[assignment,func-returns-value]
+    rig, slow, dump = prepared(Link(fake.board), supply, tmp_path, dwells=(0.001, 3.0))
 
     def interrupt() -> None:
         while fake.volts > 1.0 or len(fake.commanded) < 11:
@@ -146,7 +154,7 @@ def test_ctrl_c_while_the_voltage_is_low(fake: FakeSupply, tmp_path: Path) -> No
 
 
 def test_a_supply_is_never_set_above_nominal_or_used_from_elsewhere(fake: FakeSupply) -> None:
-    link, supply = Link(fake.board), open_scpi_supply(fake.resource, 1.10)
+    link, supply = Link(fake.board), fake.open()
     for volts in (1.15, 0.1):
         with pytest.raises(VoltageRefused, match="never above nominal"):
             supply.lower(link, volts, 0.001)
@@ -175,10 +183,13 @@ def test_through_pyvisa_sim_a_stuck_output_and_a_setting_out_of_range_are_caught
     pytest.importorskip("pyvisa_sim", reason="pip install weakcell[test]")
     file = tmp_path / "rig.yaml"
     file.write_text(SIMULATED)
-    link = Link(VirtualBoard("rp2350"))
+    clock = Clock()
+    board = VirtualBoard("rp2350", image="flash", clock=clock)
+    board.drive(1.10)
+    link = Link(board)
     supply = open_scpi_supply("TCPIP0::supply::5025::SOCKET", 1.10, f"{file}@sim")
     with pytest.raises(VoltageRefused, match=r"1\.1 V were measured"):
-        supply.lower(link, 0.7, 0.001)
+        clock.drive(supply).lower(link, 0.7, 0.001)
     assert supply.knob.instrument.query("VOLT?") == "1.100"  # type: ignore[attr-defined]
     with pytest.raises(BoardError, match="the supply"):
         supply.knob.set(0.3)
@@ -187,7 +198,9 @@ def test_through_pyvisa_sim_a_stuck_output_and_a_setting_out_of_range_are_caught
 
 
 def test_a_person_is_asked_and_the_meter_reading_is_recorded(tmp_path: Path) -> None:
-    asked, board = [], VirtualBoard("rp2350")
+    asked, clock = [], Clock()
+    board = VirtualBoard("rp2350", image="flash", clock=clock)
+    board.drive(1.10)
     answers = iter(["0.63", "", "", "", "what?", "", "", "", "0.80", "1.10"])
 
     def ask(text: str) -> str:
@@ -195,7 +208,7 @@ def test_a_person_is_asked_and_the_meter_reading_is_recorded(tmp_path: Path) -> 
         return next(answers)
 
     link = Link(board)
-    supply = make_manual_supply(1.10, ask)
+    supply = clock.drive(make_manual_supply(1.10, ask))
     assert supply.lower(link, 0.62, 0.001).measured == pytest.approx(0.63)
     assert supply.lower(link, 0.62, 0.001).measured is None
     assert [text[18:23] for text in asked] == ["0.620", "1.100", "0.620", "1.100"]
@@ -211,7 +224,7 @@ def test_a_person_who_has_left_is_an_error(tmp_path: Path) -> None:
         raise EOFError
 
     with pytest.raises(BoardError, match="nobody answered"):
-        make_manual_supply(1.10, ask).lower(Link(VirtualBoard("rp2350")), 0.9, 0.001)
+        make_manual_supply(1.10, ask)._set(0.9)
 
 
 def test_the_chip_says_what_its_regulator_is_set_to() -> None:

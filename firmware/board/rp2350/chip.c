@@ -232,5 +232,8 @@ const wc_board pico_chip_board = {
     .pulse = pico_pulse,
     .lower = pico_lower,
     .restore = pico_restore,
+#ifdef WC_FLASH
+    .hand_over = pico_hand_over,
+#endif
     .sleep = sleep,
 };

@@ -1,7 +1,8 @@
 """Supplies that the host drives: a bench supply over SCPI, and a person who sets a knob.
 
-The host writes the board at nominal voltage and sends nothing while the voltage is low. Neither supply was tried on silicon. A chip
-whose brown-out detector is on resets before its cells fail: feed its core from outside and disable the detector first.
+The supply feeds the core. The host writes the board at nominal voltage. Then the board switches its brown-out detection and its
+regulator off for a time, and the host lowers the supply and restores it within that time. The board takes its core back by itself,
+whatever the host does. Neither supply was tried on silicon.
 """
 
 from __future__ import annotations
@@ -11,13 +12,19 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from weakcell.host.board.characterization.supply import LowPhase, OnChipSupply, Supply
-from weakcell.host.board.errors import BoardError, VoltageRefused
+from weakcell.host.board.errors import BoardError, LinkError, VoltageRefused
 from weakcell.host.board.link.link import Link
+from weakcell.host.board.link.protocol import HAND_OVER_S, MAX_WINDOW_MS, Capability
 from weakcell.memmodels.errors import UsageError
 
+_SCPI_SPARE_S, _MANUAL_SPARE_S = 3.0, 100.0
+"""What setting and restoring the voltage may take, in s."""
+_COME_BACK_S = 0.1
+_LEAST_COUNT = 0.9
+"""A ring oscillator below this share of its nominal count was not at nominal voltage."""
 LOWEST = 0.2
 """Lowest voltage, in V. Below it no cell keeps its bit, so a lower number is a typing error."""
 _RESTORES = 3
@@ -39,6 +46,13 @@ class Knob(Protocol):
         ...
 
 
+class _Window(NamedTuple):
+    """When the board takes its core back: not before, and not after; by the host's clock, in s."""
+
+    earliest_end: float
+    latest_end: float
+
+
 @dataclass
 class HostDrivenSupply:
     """A supply whose knob the host turns.
@@ -49,6 +63,8 @@ class HostDrivenSupply:
         nominal: in V; no higher voltage is ever set.
         settle_s: wait between setting and measuring, in s.
         tolerance: allowed difference between commanded and measured voltage, in V.
+        spare_s: what lowering and restoring may take besides the dwell, in s. The board waits for all of it.
+        clock, sleep: the time in s, and waiting.
         low: nominal voltage has not been confirmed since it was lowered.
     """
 
@@ -57,32 +73,84 @@ class HostDrivenSupply:
     nominal: float
     settle_s: float = 0.05
     tolerance: float = 0.02
+    spare_s: float = _SCPI_SPARE_S
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
     low: bool = field(default=False, init=False)
 
     def check(self, link: Link, vdd: float) -> None:
-        """Raise VoltageRefused unless the voltage is between LOWEST and nominal."""
+        """Raise VoltageRefused unless the voltage is between LOWEST and nominal; BoardError if the firmware cannot be told."""
         if not LOWEST <= vdd <= self.nominal + 1e-9:
             found = f"this supply may give {LOWEST:g} to {self.nominal:g} V, never above nominal"
             raise VoltageRefused(f"A voltage of {vdd:g} V", found, "Choose one of these")
+        if not link.board.can(Capability.HAND_OVER):
+            flash = link.board.can(Capability.FROM_FLASH)
+            found = "its firmware is older than the command for it" if flash else "it runs a RAM image, which cannot do it"
+            do = "Flash the flash image of this version: weakcell firmware flash (virtual boards: virtual:CHIP-flash)"
+            raise BoardError(f"Switching off the regulator of this {link.board.chip}", found, do)
 
     def prepare(self, link: Link, vdd: float, dwell_s: float) -> None:
-        """Do nothing: the supply measures."""
+        """Raise UsageError if the board cannot wait for so long; the supply itself measures."""
+        if 1000 * (dwell_s + self.spare_s) > MAX_WINDOW_MS:
+            found = (
+                f"the board waits for at most {MAX_WINDOW_MS / 1000:g} s, and setting the voltage may take {self.spare_s:g} s of it"
+            )
+            raise UsageError(f"A dwell of {dwell_s:g} s with {self.name}", found, "Choose a shorter one")
 
     def lower(self, link: Link, vdd: float, dwell_s: float) -> LowPhase:
-        """Set the voltage, wait `dwell_s`, and restore nominal."""
+        """Take over the core, set the voltage, wait `dwell_s`, restore nominal, and let the board take its core back.
+
+        Raises:
+            VoltageRefused: a voltage was not confirmed, or the board saw that nominal was not back in time.
+            LinkError: the board did not answer; nothing was lowered, or the board was reset meanwhile.
+        """
         self.check(link, vdd)
+        self.prepare(link, vdd, dwell_s)
+        window = self._hand_over(link, dwell_s + self.spare_s)
         try:
-            self.low = True
-            measured = self._set(vdd)
-            start = time.perf_counter()
-            time.sleep(dwell_s)
-            dwell = time.perf_counter() - start
-        except BaseException:
-            with suppress(BoardError):  # nominal_on_exit restores again and reports a failure
-                self.restore(link)
+            try:
+                self.low = True
+                measured = self._set(vdd)
+                start = self.clock()
+                self.sleep(dwell_s)
+                dwell = self.clock() - start
+            except BaseException:
+                with suppress(BoardError):  # nominal_on_exit restores again and reports a failure
+                    self.restore(link)
+                raise
+            self.restore(link)
+        except BoardError:
+            self._sleep_until(window.latest_end)
             raise
-        self.restore(link)
-        return LowPhase(vdd, None, measured, dwell)
+        restored = self.clock()
+        self._sleep_until(window.latest_end)
+        handed_back = link.handed_back()
+        before, at_the_end, _ = handed_back.counts
+        if restored > window.earliest_end or at_the_end < _LEAST_COUNT * before:
+            late = restored - window.earliest_end
+            found = f"nominal was back {late:.1f} s too late" if late > 0 else "the core was not at nominal voltage"
+            raise VoltageRefused(
+                f"{vdd:g} V from {self.name} for {dwell_s:g} s",
+                f"{found} when the board's regulator was on again (ring oscillator at {at_the_end / max(before, 1):.0%})",
+                "Nothing was counted; set both voltages faster, and check the supply and its leads",
+            )
+        return LowPhase(vdd, None, measured, dwell, celsius=handed_back.celsius)
+
+    def _hand_over(self, link: Link, seconds: float) -> _Window:
+        """Let the board switch off its regulator, and return when that is certain."""
+        asked = self.clock()
+        try:
+            link.hand_over(seconds)
+        except LinkError:  # the board may have understood: it answers when its time is over
+            self._sleep_until(self.clock() + HAND_OVER_S + seconds + _COME_BACK_S)
+            raise
+        answered = self.clock()
+        self._sleep_until(answered + HAND_OVER_S + _COME_BACK_S)
+        return _Window(asked + HAND_OVER_S + seconds, answered + HAND_OVER_S + seconds + _COME_BACK_S)
+
+    def _sleep_until(self, when: float) -> None:
+        if (left := when - self.clock()) > 0:
+            self.sleep(left)
 
     def restore(self, link: Link | None = None) -> None:
         """Restore nominal voltage if lowered.
@@ -106,7 +174,7 @@ class HostDrivenSupply:
     def _set(self, volts: float) -> float | None:
         """Command a voltage and return the measured one; VoltageRefused if they differ."""
         self.knob.set(volts)
-        time.sleep(self.settle_s)
+        self.sleep(self.settle_s)
         measured = self.knob.measure()
         if measured is not None and abs(measured - volts) > self.tolerance:
             asked, found = f"{volts:g} V from {self.name}", f"{measured:g} V were measured"
@@ -231,4 +299,4 @@ class ManualKnob:
 
 def make_manual_supply(nominal: float, ask: Callable[[str], str] = input) -> HostDrivenSupply:
     """Return a supply that a person sets, asked on the terminal."""
-    return HostDrivenSupply("supply set by hand", ManualKnob(ask), nominal, settle_s=0.0)
+    return HostDrivenSupply("supply set by hand", ManualKnob(ask), nominal, settle_s=0.0, spare_s=_MANUAL_SPARE_S)

@@ -88,7 +88,8 @@ def _link(board: BoardType, compiler: str, sources: list[Path], options: list[st
     """Compile and link; return the bytes that are loaded at each address."""
     if compiler == "gcc":
         command = ["arm-none-eabi-gcc", "-mthumb", f"-mcpu={CPU}",
-                   "-Wl,--no-warn-rwx-segments", "-Wl,--build-id=none"]  # fmt: skip
+                   "-Wl,--no-warn-rwx-segments", "-Wl,--build-id=none",
+                   "-Wno-array-bounds"]  # fmt: skip
     else:
         command = [sys.executable, "-m", "ziglang", "cc", "-target", "thumb-freestanding-eabi",
                    f"-mcpu={CPU.replace('-', '_')}", "-fno-sanitize=undefined", "-fno-jump-tables",

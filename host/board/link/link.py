@@ -247,6 +247,17 @@ class Link:
         record = RECORD_BYTES[self.board.version]
         return self._confirm(Pulse.unpack(reply[:record]), code, dwell_us), reply[record:]
 
+    def hand_over(self, window_s: float) -> None:
+        """Let the board switch its regulator off for a time, a moment after its reply: `HAND_OVER_S`.
+
+        The core must be fed from outside then. The board answers nothing until the time is over. Only where the board can.
+        """
+        self._request_one(Command.HAND_OVER, struct.pack("<I", round(1000 * window_s)))
+
+    def handed_back(self) -> Pulse:
+        """Return what happened when the regulator was off the last time; the count while low is that at the end of the time."""
+        return Pulse.unpack(self._request_one(Command.HANDED_BACK))
+
     def infer(self, page: int, words: int, crc: int, seconds: float) -> tuple[int, bytes]:
         """Make the board compute one image; only where the board can.
 

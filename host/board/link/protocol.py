@@ -18,6 +18,8 @@ PAGE_WORDS = PAGE // 8
 MAX_CRCS = 64
 MAX_FLIPS = 60
 MAX_DWELL_US = 4_000_000
+MAX_WINDOW_MS, HAND_OVER_S = 120_000, 0.2
+"""Of HAND_OVER: the longest time, and the time from the reply until the regulator is off, in s."""
 MAX_SUMS, MAX_STAGES, MAX_KERNEL_WIDTH = 64, 255, 32
 """Of a network that a board computes: its outputs, its layers with weights, and the columns of a kernel."""
 
@@ -36,6 +38,8 @@ class Command(IntEnum):
     SLEEP = 9
     CPU_PULSE = 10
     INFER = 11
+    HAND_OVER = 12
+    HANDED_BACK = 13
     WRITE_LOW = 0x43
     READ_LOW = 0x44
     CRCS_LOW = 0x45
@@ -71,6 +75,7 @@ class Capability(IntFlag):
     CPU_PULSE = 1 << 7
     FROM_FLASH = 1 << 8
     INFER = 1 << 9
+    HAND_OVER = 1 << 10
 
 
 class Pattern(IntEnum):
@@ -228,8 +233,14 @@ class Pulse:
 
 PULSE_BYTES, RECORD_BYTES, _INFO_BYTES = {1: 17, 2: 31}, {1: 18, 2: 32}, {1: 46, 2: 52}
 """Bytes of replies, by version of the protocol."""
-_REPLY_BYTES = {Command.HELLO: 25, Command.WRITE: 2, Command.READ: 2 + PAGE, Command.FILL: 0}
-_BY_VERSION = {Command.INFO: _INFO_BYTES, Command.PULSE: PULSE_BYTES, Command.SLEEP: RECORD_BYTES, Command.CPU_PULSE: RECORD_BYTES}
+_REPLY_BYTES = {Command.HELLO: 25, Command.WRITE: 2, Command.READ: 2 + PAGE, Command.FILL: 0, Command.HAND_OVER: 0}
+_BY_VERSION = {
+    Command.INFO: _INFO_BYTES,
+    Command.PULSE: PULSE_BYTES,
+    Command.SLEEP: RECORD_BYTES,
+    Command.CPU_PULSE: RECORD_BYTES,
+    Command.HANDED_BACK: PULSE_BYTES,
+}
 _LOW = 0x40
 
 

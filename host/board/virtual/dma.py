@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from weakcell.host.board.boards import DmaMap
 
 _INTERRUPTS, _ENABLED, _STATUS = 0x400, 0x404, 0x40C
-_AT_ONCE = 0x3F
+_AT_ONCE, _FIRST_TIMER = 0x3F, 0x3B
+_CYCLES_PER_US = 12
 _CHANNEL = 0x40
 
 
@@ -24,7 +25,7 @@ class Dma:
         map: what differs between chips.
         load, store: access a register as DMA does; None, or False, if DMA is kept out.
         now_us: returns the time in us.
-        pass_time: lets time pass, in us.
+        wait: lets time pass, in us, while a paced channel writes to an address; False: the chain goes on with `resume`.
         halted: returns whether the chip has failed, so that nothing more may happen.
     """
 
@@ -32,11 +33,12 @@ class Dma:
     load: Callable[[int], int | None]
     store: Callable[[int, int], bool]
     now_us: Callable[[], int]
-    pass_time: Callable[[int], None]
+    wait: Callable[[int, int], bool]
     halted: Callable[[], bool]
     registers: dict[int, int] = field(default_factory=dict)
     _due: dict[int, int] = field(default_factory=dict)
     _running: bool = False
+    _suspended: int = -1
 
     def read(self, offset: int) -> int:
         """Return a register."""
@@ -94,15 +96,28 @@ class Dma:
                 return
             channel = self._next(channel)
         if channel >= 0:
-            self._due[channel] = self.now_us() + self.read(channel * _CHANNEL + 8)
+            self._due[channel] = self.now_us() + self._wait_us(channel)
+
+    def _wait_us(self, channel: int) -> int:
+        """Return how long a paced channel takes: its transfers, each after so many cycles of 12 MHz as its timer says."""
+        timer = (self._control(channel) >> self.map.pace & 0x3F) - _FIRST_TIMER
+        ratio = self.read(self.map.timer + 4 * timer)
+        return round(self.read(channel * _CHANNEL + 8) * (ratio & 0xFFFF) / max(ratio >> 16, 1) / _CYCLES_PER_US)
+
+    def resume(self) -> bool:
+        """Go on with the chain that waits; False if it is stuck."""
+        channel, self._suspended = self._suspended, -1
+        return self._run(channel)
 
     def _run(self, channel: int) -> bool:
-        """Run a chain to its end."""
+        """Run a chain to its end, or to a wait that is suspended."""
         self._running = True
         try:
             while channel >= 0 and not self.halted():
                 if self._paced(channel):
-                    self.pass_time(self.read(channel * _CHANNEL + 8))
+                    if not self.wait(self._wait_us(channel), self.read(channel * _CHANNEL + 4)):
+                        self._suspended = channel
+                        return True
                 elif not self._move(channel):
                     return False
                 if not self._control(channel) & self.map.quiet:

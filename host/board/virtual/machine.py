@@ -23,10 +23,11 @@ from weakcell.host.board.boards import BoardType
 from weakcell.host.board.errors import BoardError
 from weakcell.host.board.firmware.uf2 import read_uf2
 from weakcell.host.board.virtual.boot_rom import find_image_start, find_start
-from weakcell.host.board.virtual.clocks import LOCK_VOLTS, Clocks, Converter
+from weakcell.host.board.virtual.clocks import Clocks, Converter
+from weakcell.host.board.virtual.core_supply import CoreSupply
 from weakcell.host.board.virtual.dma import Dma
 from weakcell.host.board.virtual.flash import Flash
-from weakcell.host.board.virtual.rail import CoreRail, RailFaults
+from weakcell.host.board.virtual.rail import RailFaults
 from weakcell.host.board.virtual.uart import Uart
 from weakcell.host.board.virtual.usb import CONTROLS, CONTROLS_END, DPRAM, DPRAM_BYTES, REGISTERS, REGISTERS_BYTES, UsbController
 
@@ -35,16 +36,12 @@ _PRIVATE, _PAGE = 0xE0000000, 4096
 _TICK_US = 5
 _POLLS_OF_A_HANG = 50_000
 """Reads of one register with nothing in between. What the firmware waits for will never come."""
-_UPDATE_US = 20
 _TRANSACTION_US = 20
 """On the bus, for about every look at the USB controller's registers."""
 _WATCHDOG_US = 8_300_000
-_OTHER_DETECTOR_V = 0.8
-"""Below this a detector of another supply resets the chip unless it is masked. Assumed."""
-_BROWN_OUT_BASE_V, _BROWN_OUT_STEP_V = 0.473, 0.043
 
 # Offsets in the power manager (POWMAN), and bits of its STATE and TIMER registers.
-_POWMAN_BYTES, _UPDATING = 0x100, 1 << 15
+_POWMAN_BYTES = 0x100
 _BAD_PASSWORD, _VREG_CTRL, LP_ENTRY, _LP_EXIT, _WDSEL = 0x00, 0x04, 0x10, 0x14, 0x30
 _STATE, _READ_TIME, _ALARM_TIME, _TIMER = 0x38, 0x74, 0x84, 0x88
 _STATE_REQUEST_CORE_OFF, _STATE_REQUEST_IGNORED, _STATE_WAITING, _STATE_CURRENT = 1 << 7, 1 << 8, 1 << 12, 15
@@ -61,16 +58,15 @@ class Machine:
         usb: the USB controller.
         flash: the flash chip and its cache.
         sram: (bytes,) uint8, all SRAM as it is now.
-        code: regulator code that is in force.
+        supply: what feeds the core.
         stuck: the CPU has stopped until a reset.
+        away_us: so long the CPU sleeps while the regulator drives nothing, until `come_back`; 0: it does not.
         unable: the CPU stopped because it could not go on, for instance at an undefined instruction.
         bootsel: the boot ROM waits for an image.
-        rail: the core voltage.
         serial: of the chip, or of its flash; 64 bits.
         celsius: temperature of the die, in °C.
         hazards: what the image did that a chip may punish, though not for certain.
         refuse_sleep: the power manager refuses the next request.
-        regulator_ok: the regulator can report that its output is good.
     """
 
     def __init__(
@@ -91,7 +87,8 @@ class Machine:
         Args:
             board: the kind of board.
             image: bytes of a UF2 file.
-            on_code: called when the firmware asks for another regulator code; it sets `code` and the rail if the regulator obeys.
+            on_code: called when the firmware asks for another regulator code; it sets the supply's code and rail if the regulator
+                obeys.
             on_brown_out: called when a supply detector resets the chip.
             rail: how the core voltage differs from what is set.
             ring_factor: returns the ring oscillator's frequency relative to the assumed one, for each count.
@@ -103,19 +100,17 @@ class Machine:
         self.serial = serial
         self._reset_values = {**board.map.reset_values, **(reset_values or {})}
         self._on_brown_out = on_brown_out
-        self.rail = CoreRail(board.regulator.nominal_v, rail or RailFaults())
         self.clocks = Clocks(board.map.clocks, self, self.stop, board.regulator.nominal_v, ring_factor)
         self.celsius = 25.0
         self._converter = Converter(board.map.clocks, board.map.adc, board.map.sensor, self, lambda: self.celsius)
         self.hazards: list[str] = []
         self.usb = UsbController(dict(board.map.usb_reset_values), self.clocks.usb_runs, self.hazards)
-        self.refuse_sleep, self.regulator_ok = False, True
+        self.refuse_sleep = False
         self._engine: Any = None
         self.uart = Uart()
         self.uart.has_rate = line_rate
         self.stuck = False
         self.bootsel = self.unable = False
-        self._on_code = on_code
         self._arm: Any = import_module("unicorn.arm_const")
         self._unicorn: Any = import_module("unicorn")
         self._memory = np.zeros(self.map.sram_bytes + _PAGE, np.uint8)
@@ -123,10 +118,11 @@ class Machine:
         self.sram: npt.NDArray[np.uint8] = self._memory[skip : skip + self.map.sram_bytes]
         self.flash = Flash(board, lambda: self.serial)
         self._registers: dict[int, int] = {}
-        self.code = board.regulator.nominal_code
+        self.time_us = 0
+        self._after_stop: Callable[[], None] | None = None
+        self.supply = CoreSupply(board, self, rail or RailFaults(), on_code)
         self._write_hook: Any = None
         self._on_write: Callable[[int], None] | None
-        self._after_stop: Callable[[], None] | None
         self.drop(image)
 
     # --- from power to the image ------------------------------------------------------------------------------------------------
@@ -139,8 +135,7 @@ class Machine:
                 f"Starting a virtual {self.board.name}", f"the image is for family {family:#x}", "Give the image of this chip"
             )
         self._registers.clear()
-        self.code = self.board.regulator.nominal_code
-        self.rail.restart()
+        self.supply.restart()
         if first == self.map.flash:
             self.flash.contents, self.flash.connected = data, True
             self._boot()
@@ -169,10 +164,9 @@ class Machine:
                 preserved = {a: v for a, v in self._registers.items() if vector <= a < vector + 16 or self._is_powman(a)}
             preserved[self.map.watchdog + 8] = cause
         if self.map.regulator not in preserved:
-            self.code = self.board.regulator.nominal_code
-            self.rail.restart()
-        elif self.code != self.board.regulator.nominal_code:
-            self.hazards.append(f"the boot ROM runs at {self.board.regulator.volts(self.code):.2f} V")
+            self.supply.restart()
+        elif self.supply.code != self.board.regulator.nominal_code:
+            self.hazards.append(f"the boot ROM runs at {self.board.regulator.volts(self.supply.code):.2f} V")
         self._registers = preserved
         self.flash.connected = True
         self._boot()
@@ -197,13 +191,13 @@ class Machine:
         self.bootsel = self.unable = self.stuck = False
         if (state := self._power_base(_STATE)) is not None:
             self._registers[state] = self.register(state) & ~_STATE_CURRENT
-        self.rail.since_reset()
+        self.supply.begin()
         self.clocks.restart()
-        self.time_us = self._vreg_busy_until = self._polls = self._polled = 0
-        self._dma = Dma(self.map.dma, self._dma_load, self._dma_store, self.now_us, self._pass_time, self._has_failed)
+        self.time_us = self._polls = self._polled = 0
+        self._dma = Dma(self.map.dma, self._dma_load, self._dma_store, self.now_us, self._pass_time_for_dma, self._has_failed)
         self.usb.reset()
-        self._unlocked = not self.board.regulator.needs_unlock
-        self._asleep = False
+        self._asleep = self._returns = False
+        self.away_us = 0
         self._write_hook = self._on_write = self._after_stop = None
         self.uart.clear()
         unicorn, where = self._unicorn, self.map
@@ -243,14 +237,53 @@ class Machine:
 
     def core_volts(self) -> float:
         """Return the core voltage now, in V."""
-        return self.rail.volts(self.time_us)
+        return self.supply.volts()
 
     def _pass_time(self, us: int) -> None:
         self.time_us += us
         self._dma.advance()
 
+    def _pass_time_for_dma(self, us: int, target: int) -> bool:
+        """Let time pass while the CPU sleeps and DMA writes to `target`; False: somebody else feeds the core (`away_us`)."""
+        if self.supply.released and not self._returns:
+            self.away_us = us
+            return False
+        if us > _WATCHDOG_US and target != self.map.watchdog + 4 and self.watchdog_is_armed():
+            self.stop()
+        self._pass_time(us)
+        return True
+
     def _has_failed(self) -> bool:
         return self._after_stop is not None
+
+    def come_back(self) -> None:
+        """End the time in which somebody else feeds the core."""
+        self.away_us, self._returns = 0, True
+        if not self._dma.resume():
+            self.stop()
+        self._returns = False
+
+    # --- what the supply sees -----------------------------------------------------------------------------------------------------
+
+    def reset_is_due(self) -> bool:
+        """Return whether the chip has stopped, or a reset waits for it to stop."""
+        return self._after_stop is not None or self.stuck
+
+    def spoil_caches(self) -> None:
+        """Lose what is in memories that the voltage falls for, besides SRAM."""
+        self.flash.spoil_cache()
+        self.usb.dpram[:] ^= 0xA5
+
+    def lose_lock(self) -> None:
+        """Make the PLLs lose their lock."""
+        self.clocks.lose_lock()
+
+    def lose_power(self) -> None:
+        """Reset the chip as a detector does."""
+        if self.away_us:
+            self._on_brown_out()
+        else:
+            self.fail_after_stop(self._on_brown_out)
 
     def outlast_watchdog(self) -> None:
         """Let time pass until the watchdog ends a hang; DMA goes on meanwhile."""
@@ -270,7 +303,7 @@ class Machine:
         self.uart.feed()
         if instructions:  # blocks that were translated without a count would not count their instructions
             self._engine.ctl_flush_tb()
-        while not (self.stuck or self.bootsel):
+        while not (self.stuck or self.bootsel or self.away_us):
             try:
                 self._engine.emu_start(self._pc, 0xFFFFFFFF, count=instructions)
             except self._unicorn.UcError:  # on a chip, the fault handler: it waits for the watchdog
@@ -336,52 +369,29 @@ class Machine:
             self.unable = self.stuck = True  # nothing will ever wake it
             return
         exit_code, alarm_ms = self._power_register(_LP_EXIT) >> 4 & 31, self._power_register(_ALARM_TIME)
-        self._set_code(self._power_register(LP_ENTRY) >> 4 & 31)
+        self.supply.set_code(self._power_register(LP_ENTRY) >> 4 & 31)
         if self.stuck:
             return
         self.time_us += 1000 * alarm_ms
-        low = self.rail.volts(self.time_us, self.rail.faults.sleep_load)
-        if self._detects_brown_out(self.map.brown_out_detector[-1], low):  # it is on before the voltage is back
+        low = self.supply.rail.volts(self.time_us, self.supply.rail.faults.sleep_load)
+        if self.supply.detects_brown_out(self.map.brown_out_detector[-1], low):  # it is on before the voltage is back
             self._on_brown_out()
             return
         self._registers = {a: v for a, v in self._registers.items() if self._is_powman(a)}
         self._registers |= {base + _STATE: 0, base + _READ_TIME: alarm_ms}
         detectors = self.map.brown_out_detector
         self._registers[detectors[0]] = self.register(detectors[-1])
-        self._set_code(exit_code)
+        self.supply.set_code(exit_code)
         self.flash.connected = False
         self._boot()
-
-    def _set_code(self, code: int) -> None:
-        if code != self.code:
-            if code < self.code:
-                self.flash.spoil_cache()
-                self.usb.dpram[:] ^= 0xA5
-            reached = min(self.core_volts(), self.rail.lowest)
-            self._on_code(code)
-            if min(reached, self.core_volts()) < LOCK_VOLTS:
-                self.clocks.lose_lock()
-            self._check_supply()
-
-    def _check_supply(self) -> None:
-        """Do what the supply detectors do at the present voltage."""
-        volts, other = self.core_volts(), self.map.supply_detector
-        detected = other is not None and not self.register(other[0]) & other[1] and volts < _OTHER_DETECTOR_V
-        if (
-            self._after_stop is None
-            and not self.stuck
-            and (detected or self._detects_brown_out(self.map.brown_out_detector[0], volts))
-        ):
-            self.fail_after_stop(self._on_brown_out)
-
-    def _detects_brown_out(self, register: int, volts: float) -> bool:
-        setting = self.register(register)
-        return bool(setting & 1) and volts < _BROWN_OUT_BASE_V + _BROWN_OUT_STEP_V * (setting >> 4 & 31)
 
     # --- registers --------------------------------------------------------------------------------------------------------------
 
     def _load(self, _engine: Any, offset: int, _size: int, first: int) -> int:
         address = first + (offset & ~0x3000)
+        if self.away_us:  # the CPU should sleep: it reads this again when it wakes
+            self._engine.emu_stop()
+            return 0
         if address == self.map.timer + 0x28:
             self._polls = 0
             self._pass_time(_TICK_US)
@@ -401,17 +411,12 @@ class Machine:
 
     def _read(self, address: int) -> int:
         """Return what a register reads as, for the CPU or DMA."""
-        where, code = self.map, self.board.regulator
-        if address == where.regulator:
-            updating = _UPDATING if where.power_manager is not None and self.time_us < self._vreg_busy_until else 0
-            return self.code << 4 | (code.status_bits if self.regulator_ok else 0) | updating
-        if where.regulator_status is not None and address == where.regulator_status[0]:
-            return where.regulator_status[1] if self.regulator_ok else 0
+        where = self.map
         if address == where.package:
             return 1
         if where.chip_id is not None and where.chip_id <= address < where.chip_id + 8:
             return self.serial >> 8 * (address - where.chip_id) & 0xFFFFFFFF
-        for peripheral in (self.clocks, self._converter):
+        for peripheral in (self.supply, self.clocks, self._converter):
             if (value := peripheral.reads(address)) is not None:
                 return value
         return self.register(address)
@@ -433,9 +438,8 @@ class Machine:
                     return
                 value &= 0xFFFF
         if address == self._power_base(_VREG_CTRL) and value >> 13 & 1:
-            self._unlocked = True
-        if address == where.regulator and self.time_us < self._vreg_busy_until and where.power_manager is not None:
-            self.hazards.append("a write to the regulator while it is being updated")
+            self.supply.unlocked = True
+        if self.supply.refuses(address):
             return
         cleared = where.write_one_to_clear.get(address, 0)
         kept = 0xFFFFFF0F if address == self._power_base(_STATE) else 0  # only the request can be written
@@ -445,12 +449,8 @@ class Machine:
         if address == self.map.clocks.resets and self._registers[address] & self.map.clocks.usb_reset:
             self.usb.reset()
         self._converter.written(address)
-        if address == where.regulator and self._unlocked:
-            self._vreg_busy_until = self.time_us + _UPDATE_US
-            self._set_code(self._registers[address] >> 4 & (1 << self.board.regulator.code_bits) - 1)
-        elif address in where.brown_out_detector[:1]:
-            self._check_supply()
-        elif address == where.watchdog + 4:
+        self.supply.written(address, self._registers[address])
+        if address == where.watchdog + 4:
             self.uart.busy()
         elif address == self._power_base(_STATE) and value & _STATE_REQUEST_CORE_OFF:
             refused = self.refuse_sleep or not self._power_register(_ALARM_TIME)

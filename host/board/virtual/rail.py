@@ -41,8 +41,10 @@ class CoreRail:
 
     def __init__(self, nominal_v: float, faults: RailFaults) -> None:
         self.faults = faults
-        self._nominal = self._target = self._volts = self.lowest = nominal_v * faults.gain
+        self._nominal = self._regulated = self._target = self._volts = self.lowest = nominal_v * faults.gain
         self._since_us = 0
+        self._outside: float | None = None
+        self._released = False
 
     @property
     def target(self) -> float:
@@ -66,7 +68,24 @@ class CoreRail:
         """Tell the regulator another voltage, in V."""
         self.lowest = self.volts(now_us)
         if not self.faults.bypassed:
-            self._target = max(volts * self.faults.gain, min(self.faults.floor_v, self._nominal))
+            self._regulated = max(volts * self.faults.gain, min(self.faults.floor_v, self._nominal))
+        self._aim()
+
+    def release(self, released: bool, now_us: int) -> None:
+        """Switch the regulator off, or on again."""
+        self.lowest = self.volts(now_us)
+        self._released = released
+        self._aim()
+
+    def drive(self, volts: float | None, now_us: int) -> None:
+        """Feed the core from outside, in V; None: nothing is connected. A regulator that is on holds its own voltage at least."""
+        self.lowest = self.volts(now_us)
+        self._outside = volts
+        self._aim()
+
+    def _aim(self) -> None:
+        regulated = 0.0 if self._released and not self.faults.bypassed else self._regulated
+        self._target = max(regulated, self._outside or 0.0)
 
     def since_reset(self) -> None:
         """Note that the time starts again at 0."""
@@ -74,5 +93,6 @@ class CoreRail:
 
     def restart(self) -> None:
         """Start again at nominal voltage, at time 0."""
-        self._target = self._volts = self.lowest = self._nominal
-        self._since_us = 0
+        self._regulated = self._volts = self.lowest = self._nominal
+        self._released, self._since_us = False, 0
+        self._aim()

@@ -34,7 +34,7 @@ class UsbCable:
         self.board.read(0.0)
         for _ in range(_WAITS):
             machine = self.board.machine
-            if machine.stuck or machine.bootsel or not (self.host.is_busy or not machine.usb.attached):
+            if machine.stuck or machine.bootsel or machine.away_us or not (self.host.is_busy or not machine.usb.attached):
                 return
             machine.pass_time(_WAIT_US)
             self.board.read(0.0)
@@ -73,8 +73,10 @@ class UsbPort:
         """Run the firmware until it waits, and return what it sent; LinkError if the port is gone."""
         self._check()
         self._cable.run()
+        if self._cable.host.received and self._cable.host.generation == self._generation:
+            return self._cable.host.take()  # also what came before the board left the bus
         self._check()
-        return self._cable.host.take()
+        return b""
 
     def close(self) -> None:
         """Do nothing: there is nothing to close."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from random import Random
 
 import numpy as np
@@ -52,6 +53,7 @@ class VirtualBoard:
         seed: int = 0,
         reset_values: Mapping[int, int] | None = None,
         line_rate: bool = False,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Start a board.
 
@@ -68,6 +70,7 @@ class VirtualBoard:
             seed: of the random failures, of SRAM after a loss of power, and of the ring oscillator.
             reset_values: of the chip's stepping, where they differ from the board's.
             line_rate: bytes from the host arrive at the line's rate, and are lost if the firmware does not fetch them in time.
+            clock: the host's time in s, in which the firmware waits for a supply that the host drives.
         """
         if chip not in BOARDS:
             do = f"Choose {list_names()}, or one of them with -flash or -usb"
@@ -85,6 +88,7 @@ class VirtualBoard:
         self._misread: Words | None = None
         self._written: set[int] = set()
         self._silent_reads = 0
+        self._clock, self._away_until = clock, 0.0
         data = image_path(chip, image).read_bytes() if isinstance(image, str) else image
         ring = self._random.uniform(*_RING_SPREAD)
         faults = rail or self.misbehaviour.rail
@@ -125,9 +129,15 @@ class VirtualBoard:
                 self.machine.outlast_watchdog()
                 self.reset()
             return b""
+        if self.machine.away_us:
+            if self._clock() < self._away_until:
+                return b""
+            self.machine.come_back()
         failure, self._failure = self._failure, None
         if self.machine.run(failure[1] if failure else 0) and failure:
             self._apply_failure(failure[0])
+        if self.machine.away_us:
+            self._away_until = self._clock() + self.machine.away_us / 1e6
         self._silent_reads = 0
         return self.machine.uart.sent()
 
@@ -176,8 +186,8 @@ class VirtualBoard:
     def _set_code(self, code: int) -> None:
         if self.ignore_voltage:
             return
-        fell, self.machine.code = code < self.machine.code, code
-        rail, now, nominal = self.machine.rail, self.machine.now_us(), self.type.regulator.nominal_v
+        fell, self.machine.supply.code = code < self.machine.supply.code, code
+        rail, now, nominal = self.machine.supply.rail, self.machine.now_us(), self.type.regulator.nominal_v
         reached = min(rail.volts(now), rail.lowest)
         self.voltages.append(self.type.regulator.volts(code))
         if self._random.random() >= rail.faults.ignored_writes or not fell:
@@ -194,6 +204,13 @@ class VirtualBoard:
         if rail.target < nominal:
             self._fall(rail.target)
         self._misbehave(volts)
+
+    def drive(self, volts: float | None) -> None:
+        """Feed the core from a supply outside, in V; None: nothing is connected. The cells follow if the regulator is off."""
+        if self.machine.supply.drive(volts):
+            self.voltages.append(self.machine.core_volts())
+            if self.on_voltage is not None and self.voltages[-1] < self.type.regulator.nominal_v:
+                self.on_voltage(self, self.voltages[-1])
 
     def _misbehave(self, volts: float) -> None:
         """Fail at random. A hang stops the CPU at once, a reset or brown-out when it has stopped."""
