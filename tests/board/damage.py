@@ -3,7 +3,8 @@
 python -m tests.board.damage --frames 1e7                 takes minutes
 python -m tests.board.damage --frames 1e5 --check 8       the same with 8 bits of the CRC: must report accepted errors
 python -m tests.board.damage --frames 1e6 --infer         images computed by the core: their input, INFER, and its sums
-python -m tests.board.damage --frames 1e5 --usb rp2350    the flash image over USB; the bus loses packets, too, and is reset
+python -m tests.board.damage --frames 1e4 --usb rp2350    the flash image over USB; the bus loses packets, too, and is reset
+python -m tests.board.damage --frames 1e6 --usb native    the same source of driver and core, compiled for this machine: no chip
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from typing import cast
 
 from tests.board.binary_networks import lay_out
-from tests.board.native import PAGES, NativeCore
+from tests.board.native import PAGES, NativeCore, NativeUsbBoard
 from tests.emulator.reference import evaluate
 from tests.emulator.small import pixels, small_bnn
 from weakcell.host.board.errors import BoardError, LinkError
@@ -107,9 +109,9 @@ def _pages(data: bytes) -> list[bytes]:
     return [data[at : at + PAGE] for at in range(0, len(data), PAGE)]
 
 
-def connect_bad_bus(chip: str, loss: float, resets: float, seed: int) -> Transport:
-    """Return the USB of a virtual board on a bus that loses packets; resets: share of the looks at it that reset the bus."""
-    cable, random = UsbCable(VirtualBoard(chip, image="flash"), loss, seed), Random(seed)
+def connect_bad_bus(board: VirtualBoard | NativeUsbBoard, loss: float, resets: float, seed: int) -> Transport:
+    """Return the USB of a board on a bus that loses packets; resets: share of the looks at it that reset the bus."""
+    cable, random = UsbCable(cast(VirtualBoard, board), loss, seed), Random(seed)
     controller = cable.board.machine.usb
     look = controller.on_look
 
@@ -130,7 +132,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--check", type=int, default=32, help="bits of the CRC that both sides look at")
     parser.add_argument("--infer", action="store_true", help="compute images instead of writing and reading pages")
-    parser.add_argument("--usb", metavar="CHIP", help="a virtual board over USB instead of the core alone")
+    parser.add_argument("--usb", metavar="CHIP", help="a virtual board over USB instead of the core alone; native: see above")
     parser.add_argument("--loss", type=float, default=0.02, help="of USB packets")
     parser.add_argument("--resets", type=float, default=1e-5, help="of the USB bus, for each transaction")
     options = parser.parse_args()
@@ -138,7 +140,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         start = time.monotonic()
         if options.usb:
-            inside = connect_bad_bus(options.usb, options.loss, options.resets, options.seed)
+            native = options.usb == "native"
+            board = NativeUsbBoard(Path(folder), check=check) if native else VirtualBoard(options.usb, image="flash")
+            inside = connect_bad_bus(board, options.loss, options.resets, options.seed)
         else:
             inside = FunctionTransport(NativeCore(Path(folder), check))
         run = infer_under_noise if options.infer else transfer_under_noise

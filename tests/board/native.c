@@ -84,6 +84,16 @@ void native_start(void)
     wc_start(&core, &board);
 }
 
+wc_core *native_core(void)
+{
+    return &core;
+}
+
+wc_board *native_board(void)
+{
+    return &board;
+}
+
 uint32_t native_feed(const uint8_t *bytes, uint32_t count, uint8_t *answer, uint32_t room)
 {
     filled = 0;

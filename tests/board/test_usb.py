@@ -11,10 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from typer.testing import CliRunner
 
+from tests.board.damage import connect_bad_bus, transfer_under_noise
+from tests.board.native import NativeUsbBoard, compiler
 from tests.board.usb_descriptors import check_configuration, check_device, check_serial_port
 from weakcell.host.board.errors import BoardError, LinkError
 from weakcell.host.board.link.link import Link
@@ -337,3 +340,20 @@ def test_the_board_is_found_again_by_its_number_whatever_its_port_is_called(monk
         assert link.info().pulses == 3
     assert names == ["/dev/ttyACM2", "/dev/ttyACM3", "/dev/ttyACM4"]
     assert link.counters.sessions == 1
+
+
+def test_the_driver_compiled_for_this_machine_is_the_same_device(tmp_path: Path) -> None:
+    """`damage --usb native` runs the driver's source behind the model of the controller, quicker than any emulated chip."""
+    if compiler() is None:
+        pytest.skip("no C compiler: install gcc, or pip install ziglang")
+    native, chip = NativeUsbBoard(tmp_path), VirtualBoard("rp2350", image="flash")
+    chip.machine.serial = 0x0123456789ABCDEF
+    identities = []
+    for board in (chip, native):
+        cable = UsbCable(cast(VirtualBoard, board))
+        cable.open()
+        identities.append(cable.host.identity)
+    assert identities[0] == identities[1] is not None
+    outcome = transfer_under_noise(connect_bad_bus(native, 0.02, 1e-4, 1), 200)
+    assert (outcome.right, outcome.wrong) == (outcome.transfers, 0)
+    assert native.usb.hazards == []

@@ -82,6 +82,10 @@ class UsbController:
         self.dpram: npt.NDArray[np.uint8] = self._memory[skip : skip + DPRAM_BYTES]
         self._words = self.dpram.view(np.uint32)
 
+    def share_memory(self, memory: npt.NDArray[np.uint8]) -> None:
+        """Take another array of DPRAM_BYTES as the controller's memory."""
+        self.dpram, self._words = memory, memory.view(np.uint32)
+
     def reset(self) -> None:
         """Set every register to its value after a reset; the pull-up is off then."""
         self.disconnects += bool(self.registers.get(_SIE_CTRL, 0) & _PULL_UP)
