@@ -192,7 +192,7 @@ def _show_wrapper(kind: WrapperType, as_json: bool) -> None:
     from weakcell.host.cli.terminal import emit, show
 
     if as_json:
-        facts = {"name": kind.name, "title": kind.title, "overhead": kind.overhead, "limits": kind.limits}
+        facts = {"name": kind.name, "title": kind.title, "overhead": kind.overhead, "logic": kind.logic, "limits": kind.limits}
         emit(None, **facts, options=[_condition(option) for option in kind.options])
         return
     show(Text(f"{kind.name}: {kind.title}", style="bold"))
@@ -200,6 +200,8 @@ def _show_wrapper(kind: WrapperType, as_json: bool) -> None:
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column()
     grid.add_row("costs", Text(kind.overhead))
+    if kind.logic:
+        grid.add_row("XOR gates", Text(f"{kind.logic}. Computed; gates that correct, and energies, are not counted"))
     grid.add_row("limits", Text(kind.limits))
     grid.add_row("use it as", Text(f"--memory '{kind.name}[{kind.options[0].name}=…]+NAME:key=value,…'"))
     show(grid)

@@ -35,6 +35,8 @@ class WrapperType:
         level: What it works on, from 0, values, to 3, cells. A wrapper may only be outside of those of its own level or higher:
             it would take what an inner one does to values for errors.
         rounds: Whether it changes values without any error, which is counted as flips.
+        logic: XOR gates of two inputs that make and that check the check bits, none shared, and how many are in a row. Computed
+            from the code. Whatever corrects is not counted, nor is the energy of any gate. Empty without check bits.
     """
 
     name: str
@@ -45,6 +47,7 @@ class WrapperType:
     build: Callable[[Memory, Mapping[str, ConditionValue]], Memory]
     level: int = 2
     rounds: bool = False
+    logic: str = ""
 
 
 @dataclass(frozen=True)
@@ -192,6 +195,7 @@ WRAPPERS = {
             "an even number of errors in a word is not seen; the check bit lives in the same memory and fails too",
             (Condition("word", "bits", "data bits per parity bit", "64", choices=("8", "16", "32", "64")), _POLICY),
             _parity,
+            logic="per word of 64 bits: 63 to write (6 in a row), 64 to check (7); of 8 bits: 7 (3), 8 (4)",
         ),
         WrapperType(
             "secded",
@@ -200,6 +204,7 @@ WRAPPERS = {
             "three errors in a word or more may be corrected into a fourth; check bits live in the same memory and fail too",
             (_POLICY,),
             _secded,
+            logic="per word: 200 to write (5 in a row), 208 to check (5)",
         ),
         WrapperType(
             "bch2",
@@ -208,11 +213,12 @@ WRAPPERS = {
             "four errors in a word or more may be miscorrected; check bits live in the same memory and fail too",
             (_POLICY,),
             _bch2,
+            logic="per word: 475 to write (6 in a row), 490 to check (6)",
         ),
         WrapperType(
             "in-place",
             "Check bits in place of the lowest bits of each element",
-            "no bits; each element is rounded to a multiple of 2^low. The decoder is not counted",
+            "no bits; each element is rounded to a multiple of 2^low",
             "integers of 3 to 16 bits; the loss by rounding is there without any error, and is counted as flips",
             (
                 Condition(
@@ -227,6 +233,7 @@ WRAPPERS = {
             _in_place,
             level=1,
             rounds=True,
+            logic="per 8-bit element: hamming 6 to write (2 in a row), 9 to check (2); secded 8 (2), 12 (2); parity 4 (2), 6 (2)",
         ),
         WrapperType(
             "range",

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
 import pytest
 
 from tests.memmodels.test_catalogue import one_paragraph
@@ -9,6 +14,8 @@ from weakcell.memmodels import MemorySpec, open_memory, parse_spec
 from weakcell.memmodels.errors import MemorySpecError
 from weakcell.memmodels.protection.cells import Interleaved, SafeHighBits
 from weakcell.memmodels.protection.check_bits import Linear
+from weakcell.memmodels.protection.element_codes import make_tables
+from weakcell.memmodels.protection.linear_codes import DECTED, SECDED, LinearCode
 from weakcell.memmodels.protection.wrappers import WRAPPERS
 
 SPECS = {
@@ -90,3 +97,42 @@ def test_every_wrapper_tells_its_overhead(kind: object) -> None:
         assert option.help
         if option.default is not None:
             option.check(option.default, kind.name)
+
+
+def _count_gates(ones: Sequence[int]) -> tuple[int, int, int, int]:
+    """Return XOR gates and levels of an encoder, and of what checks, for check bits over so many data bits."""
+    depth = [math.ceil(math.log2(inputs)) for inputs in (max(ones), max(ones) + 1)]
+    return sum(ones) - len(ones), depth[0], sum(ones), depth[1]
+
+
+def _ones_of_word_code(code: LinearCode) -> list[int]:
+    """Count the data bits behind each check bit, from the check bits of words with a single one."""
+    checks = code.encode(np.uint64(1) << np.arange(64, dtype=np.uint64))
+    return [int((checks >> row & 1).sum()) for row in range(code.check_bits)]
+
+
+def _ones_of_element_code(code: Literal["hamming", "secded", "parity"], low: int) -> list[int]:
+    """The same of an 8-bit element: whether one more step of the upper bits changes a check bit."""
+    stored = make_tables(8, False, 0, code, low).stored
+    checks = [int(stored[1 << bit]) & ((1 << low) - 1) for bit in range(low, 8)]
+    return [sum(check >> row & 1 for check in checks) for row in range(low)]
+
+
+def test_gates_are_those_of_the_codes() -> None:
+    """SECDED: the matrix of Hsiao (1970) for (72,64) has 216 ones, 27 in each row; 8 of them are those of the check bits."""
+    assert _ones_of_word_code(SECDED) == [26] * 8
+    secded, bch = (_count_gates(_ones_of_word_code(code)) for code in (SECDED, DECTED))
+    parity = [_count_gates([word]) for word in (64, 8)]
+    found = {
+        "secded": "per word: {} to write ({} in a row), {} to check ({})".format(*secded),
+        "bch2": "per word: {} to write ({} in a row), {} to check ({})".format(*bch),
+        "parity": "per word of 64 bits: {} to write ({} in a row), {} to check ({}); of 8 bits: {} ({}), {} ({})".format(
+            *parity[0], *parity[1]
+        ),
+    }
+    elements = [_count_gates(_ones_of_element_code(code, low)) for code, low in (("hamming", 3), ("secded", 4), ("parity", 2))]
+    text = (
+        "per 8-bit element: hamming {} to write ({} in a row), {} to check ({}); secded {} ({}), {} ({}); parity {} ({}), {} ({})"
+    )
+    found["in-place"] = text.format(*(number for element in elements for number in element))
+    assert {name: kind.logic for name, kind in WRAPPERS.items() if kind.logic} == found
