@@ -18,8 +18,9 @@ from weakcell.host.board.characterization.experiments import DEFAULT_DWELL_MS, E
 from weakcell.host.board.characterization.passes import count_arena_pages
 from weakcell.host.board.characterization.patterns import parse_contents
 from weakcell.host.board.characterization.points import Plan, Record, make_plan
+from weakcell.host.board.characterization.power_cycle import open_power_cycle
 from weakcell.host.board.characterization.results import tabulate_points, write_results
-from weakcell.host.board.characterization.rig import CharacterizationRig, check_plan, list_voltages
+from weakcell.host.board.characterization.rig import ATTEMPTS, CharacterizationRig, check_plan, list_voltages
 from weakcell.host.board.characterization.rig import characterize as measure_points
 from weakcell.host.board.link.link import Link
 from weakcell.host.board.link.meter import load_reading
@@ -32,7 +33,7 @@ from weakcell.host.study.results_folder import versions
 from weakcell.host.study.sweep_values import parse_sweep
 from weakcell.memmodels.atomic_files import create_folder
 from weakcell.memmodels.error_model.structure import Bank
-from weakcell.memmodels.errors import OutputError
+from weakcell.memmodels.errors import OutputError, UsageError
 from weakcell.memmodels.numbers import parse_number
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ def characterize(
     seed: int = 0,
     temperature_note: str = "",
     calibration: str | Path | None = None,
+    attempts: int = ATTEMPTS,
+    power_cycle: str | None = None,
     readbacks: str | Path | None = None,
     anywhere: bool = False,
     resume: bool = False,
@@ -84,6 +87,9 @@ def characterize(
         seed: Of the random pattern, and of a virtual board's die.
         temperature_note: What the thermometer said; kept with the results.
         calibration: The file of `weakcell board calibrate`, with which voltages become absolute.
+        attempts: How often a point is tried whose transfers break.
+        power_cycle: How a board is started again that fell silent: `dtr` or `rts` (its adapter's line, at its RUN pin), `dtr:PORT`,
+            `rts:PORT` or `uhubctl:HUB:PORT`. None: the run ends then.
         readbacks: Analyze this file of read-backs (`.npz` or `.toml`) instead of a board.
         anywhere: Let a `.toml` of `readbacks` name files outside its folder.
         resume: Continue the run in `out`.
@@ -116,7 +122,8 @@ def characterize(
         run = begin_run(
             folder, port=port, memory=memory, vdd=vdd, dwell_ms=dwell_ms, pattern=pattern, experiment=experiment, supply=supply,
             repeats=repeats, kib=kib, seed=seed, temperature_note=temperature_note,
-            calibration=None if calibration is None else Path(calibration), resume=resume,
+            calibration=None if calibration is None else Path(calibration), resume=resume, attempts=attempts,
+            power_cycle=power_cycle,
         )  # fmt: skip
         with run.rig.link:
             count = len(run.plan.points)
@@ -156,12 +163,16 @@ def begin_run(
     temperature_note: str,
     calibration: Path | None,
     resume: bool,
+    attempts: int = ATTEMPTS,
+    power_cycle: str | None = None,
 ) -> BoardRun:
     """Open a board and plan its measurements; the arguments are those of `characterize`.
 
     A virtual board continues where a resumed run left it.
     """
     kind = Experiment(experiment)
+    if attempts < 1:
+        raise UsageError(f"{attempts} attempts at each point", "there must be one at least", "Give 1 or more")
     voltages = None if vdd is None else parse_sweep(f"vdd={_downwards(vdd) if isinstance(vdd, str) else _listed(vdd)}").values
     if dwell_ms is None:
         dwell_ms = DEFAULT_DWELL_MS[kind]
@@ -196,7 +207,8 @@ def begin_run(
         "versions": {"python": platform.python_version(), **versions()},
     }
     words = {name: each.words(0, pages) for name, each in contents.items()}
-    rig = CharacterizationRig(link, lowered_by, contents, kind)
+    cycle = None if power_cycle is None else open_power_cycle(power_cycle, link.transport)
+    rig = CharacterizationRig(link, lowered_by, contents, kind, attempts=attempts, power_cycle=cycle)
     check_plan(rig, plan)
     return BoardRun(rig, plan, open_dump(folder, run, words, resume))
 

@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from weakcell.host.board.readbacks.analysis import ReadbackAnalysis, Series
     from weakcell.memmodels.error_model.structure import Bank
 
+_ATTEMPTS = "How often a point is tried whose transfers break; each attempt is logged."
+_CYCLE = (
+    "How a board is started again that fell silent: dtr or rts (its adapter's line, wired to RUN), dtr:PORT, rts:PORT, or "
+    "uhubctl:HUB:PORT. [default: the run ends]"
+)
 _MEMORY = "Virtual boards only: whose flips its cells make; `vdd` follows the regulator."
 _VDD = "Core voltages, V: 0.9,0.85 or 0.9:0.55:0.05. Nominal is always measured first, as a control. [default: every step]"
 _DWELL = "How long it stays low, ms; several with commas. [default: 10; 200 with the core off]"
@@ -52,6 +57,8 @@ def characterize(
     seed: Annotated[int, typer.Option(help="Of the random pattern, and of a virtual board's die.")] = 0,
     temperature_note: Annotated[str, typer.Option(metavar="TEXT", help=_NOTE)] = "",
     calibration: Annotated[Path | None, typer.Option(metavar="FILE", help=CALIBRATION_HELP, show_default=False)] = None,
+    attempts: Annotated[int, typer.Option(help=_ATTEMPTS)] = 2,
+    power_cycle: Annotated[str | None, typer.Option(metavar="HOW", help=_CYCLE, show_default=False)] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where read-backs, tables, profile and figures go.", show_default=False)
     ] = None,
@@ -94,7 +101,7 @@ def characterize(
         asked: dict[str, Any] = {
             "port": port, "memory": memory, "vdd": vdd, "dwell_ms": dwell_ms, "pattern": pattern, "experiment": experiment,
             "supply": supply, "repeats": repeats, "kib": kib, "seed": seed, "temperature_note": temperature_note,
-            "calibration": calibration,
+            "calibration": calibration, "attempts": attempts, "power_cycle": power_cycle,
         }  # fmt: skip
         if dry_run:
             _show_measurements(asked, as_json)

@@ -3,6 +3,7 @@
     run.json            what was requested, of which board, with which versions; written once, before the first point
     contents.npz        what each pattern wrote: uint64 words, one array per pattern
     ring_curve.json     how the chip's ring oscillator slows down at each regulator code, so that a resumed run need not calibrate
+    attempts.jsonl      one line per attempt at a point: when, how it ended and why, the die's temperature, power cycles
     points/0007.npz     one file per point, written atomically: `about` (JSON) and `errors` (repeats, words), read XOR written
 
 Each point has one file under its own index, so nothing is lost and nothing is counted twice.
@@ -14,6 +15,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -85,6 +87,15 @@ class Dump:
         if record.errors is not None:
             arrays["errors"] = record.errors
         write_atomically(self._file(record.point.index), lambda file: np.savez_compressed(file, **arrays))
+
+    def log(self, attempt: Mapping[str, object]) -> None:
+        """Append an attempt to the log, with the time now."""
+        line = {"time": datetime.now(UTC).isoformat(timespec="seconds"), **attempt}
+        try:
+            with (self.path / "attempts.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        except OSError as error:
+            raise OutputError(f"The log in {self.path}", reason(error), "Make room, then `--resume`") from error
 
     def load(self, index: int) -> Record | None:
         """Load a point by index, None if it was not measured; InputError if its file is damaged."""

@@ -20,6 +20,7 @@ from weakcell.host.board.characterization.experiments import REQUIRED_CAPABILITI
 from weakcell.host.board.characterization.passes import BoardCounters, PassResult, pack_cells, run_pass
 from weakcell.host.board.characterization.patterns import Contents, GeneratedPattern, GivenBytes
 from weakcell.host.board.characterization.points import FailedAttempt, Outcome, Plan, Point, Record
+from weakcell.host.board.characterization.power_cycle import PowerCycle
 from weakcell.host.board.characterization.supply import OnChipSupply, Supply, describe_pulse, find_code, nominal_on_exit
 from weakcell.host.board.errors import BoardError, LinkError, VoltageNotReached, VoltageRefused
 from weakcell.host.board.link.link import Link
@@ -29,9 +30,10 @@ from weakcell.memmodels.errors import UsageError
 log = logging.getLogger(__name__)
 log.addHandler(logging.NullHandler())
 
-_ATTEMPTS = 2
-_OPENINGS = 5
-"""Attempts at a point; and sessions that are tried with a silent board, which together take longer than any watchdog."""
+ATTEMPTS = 2
+"""At a point, unless more are asked for."""
+_OPENINGS, _CYCLES = 5, 3
+"""Sessions that are tried with a silent board, which together take longer than any watchdog; and power cycles in a row."""
 MOST_SECONDS = 3600.0
 
 
@@ -45,6 +47,8 @@ class CharacterizationRig:
         contents: what each pattern writes, by name.
         experiment: what happens while the voltage is low.
         counters: errors by where they happened.
+        attempts: at each point.
+        power_cycle: starts a board again that fell silent for good; None: the run ends then.
     """
 
     link: Link
@@ -52,6 +56,31 @@ class CharacterizationRig:
     contents: Mapping[str, Contents]
     experiment: Experiment = Experiment.RETENTION
     counters: BoardCounters = field(default_factory=BoardCounters)
+    attempts: int = ATTEMPTS
+    power_cycle: PowerCycle | None = None
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """An attempt at a point, for the log.
+
+    Attributes:
+        point: which one.
+        number: from 1.
+        outcome: how it ended.
+        message: why it failed; empty if it did not.
+        seconds: how long it took.
+        before: the board's state when it began; None if it did not answer.
+        power_cycles: how often the board was started again afterwards.
+    """
+
+    point: Point
+    number: int
+    outcome: Outcome
+    message: str
+    seconds: float
+    before: BoardInfo | None
+    power_cycles: int = 0
 
 
 def characterize(
@@ -81,7 +110,7 @@ def characterize(
             record = records.get(point.index)
             if record is None:
                 _calibrate(rig, point, dump)
-                record = measure_point(rig, point, plan.pages)
+                record = measure_point(rig, point, plan.pages, lambda attempt: dump.log(describe_attempt(attempt)))
                 dump.save(record)
                 log.info("%s: %s", point, record.outcome)
                 records[point.index] = record
@@ -105,12 +134,14 @@ def _calibrate(rig: CharacterizationRig, point: Point, dump: Dump) -> None:
         dump.save_curve(rig.link.ring_curve)
 
 
-def measure_point(rig: CharacterizationRig, point: Point, pages: int) -> Record:
-    """Measure all repeats of a point; the record says why if that fails."""
+def measure_point(
+    rig: CharacterizationRig, point: Point, pages: int, on_attempt: Callable[[Attempt], None] = lambda attempt: None
+) -> Record:
+    """Measure all repeats of a point; the record says why if that fails. on_attempt: called after each attempt."""
     failures: list[FailedAttempt] = []
     start = time.perf_counter()
-    for _ in range(_ATTEMPTS):
-        before = None
+    for number in range(1, rig.attempts + 1):
+        before, began, cycles = None, time.perf_counter(), 0
         try:
             before = rig.link.info()
             rig.supply.prepare(rig.link, point.vdd, point.dwell_s)
@@ -119,22 +150,65 @@ def measure_point(rig: CharacterizationRig, point: Point, pages: int) -> Record:
             failures.append(FailedAttempt(Outcome.NOT_REACHED, str(error)))
         except VoltageRefused as error:
             failures.append(FailedAttempt(Outcome.VOLTAGE, str(error)))
-            break
         except LinkError as error:
             failures.append(FailedAttempt(diagnose(rig.link, before), str(error)))
+            if failures[-1].outcome is Outcome.NO_RESPONSE and rig.power_cycle is not None:
+                cycles, alive = _revive(rig.link, rig.power_cycle)
+                if alive:
+                    why = f"{error} It fell silent, and answered again after a power cycle ({rig.power_cycle.name})"
+                    failures[-1] = FailedAttempt(Outcome.RESET, why)
         except BoardError as error:
             failures.append(FailedAttempt(Outcome.DEVICE_ERROR, str(error)))
         else:
-            errors = np.stack([one.errors for one in passes])
-            outcome = Outcome.FLIPS if errors.any() else Outcome.OK
-            shots = tuple(one.applied for one in passes)
-            unseen = isinstance(rig.supply, OnChipSupply) and any(shot.seen is None for shot in shots)
-            if outcome is Outcome.OK and unseen and point.vdd < rig.link.board.volts(rig.link.board.nominal_code) - 1e-9:
-                return Record(point, Outcome.UNSEEN, shots, None, tuple(failures), time.perf_counter() - start)
-            return Record(point, outcome, shots, errors, tuple(failures), time.perf_counter() - start)
-        if failures[-1].outcome is Outcome.NO_RESPONSE:
+            record = _count_errors(rig, point, passes, failures, time.perf_counter() - start)
+            on_attempt(Attempt(point, number, record.outcome, "", time.perf_counter() - began, before))
+            return record
+        last = failures[-1]
+        on_attempt(Attempt(point, number, last.outcome, last.message, time.perf_counter() - began, before, cycles))
+        if last.outcome in (Outcome.NO_RESPONSE, Outcome.VOLTAGE):
             break
     return Record(point, failures[-1].outcome, failures=tuple(failures), seconds=time.perf_counter() - start)
+
+
+def _count_errors(
+    rig: CharacterizationRig, point: Point, passes: Sequence[PassResult], failures: Sequence[FailedAttempt], seconds: float
+) -> Record:
+    """Return the record of a point that was measured."""
+    errors = np.stack([one.errors for one in passes])
+    outcome = Outcome.FLIPS if errors.any() else Outcome.OK
+    shots = tuple(one.applied for one in passes)
+    unseen = isinstance(rig.supply, OnChipSupply) and any(shot.seen is None for shot in shots)
+    if outcome is Outcome.OK and unseen and point.vdd < rig.link.board.volts(rig.link.board.nominal_code) - 1e-9:
+        return Record(point, Outcome.UNSEEN, shots, None, tuple(failures), seconds)
+    return Record(point, outcome, shots, errors, tuple(failures), seconds)
+
+
+def _revive(link: Link, power_cycle: PowerCycle) -> tuple[int, bool]:
+    """Start a silent board again; return how often, and whether it answers now."""
+    for count in range(1, _CYCLES + 1):
+        with suppress(LinkError):  # the adapter's port may be gone for a moment
+            power_cycle.cycle()
+        if diagnose(link, None) is not Outcome.NO_RESPONSE:
+            return count, True
+    return _CYCLES, False
+
+
+def describe_attempt(attempt: Attempt) -> dict[str, object]:
+    """Return an attempt as a line of the log."""
+    point, before = attempt.point, attempt.before
+    return {
+        "point": point.index,
+        "vdd": point.vdd,
+        "dwell_s": point.dwell_s,
+        "pattern": point.pattern,
+        "attempt": attempt.number,
+        "outcome": str(attempt.outcome),
+        "message": attempt.message,
+        "seconds": round(attempt.seconds, 3),
+        "celsius": None if before is None or before.celsius is None else round(before.celsius, 1),
+        "boot_reason": None if before is None else before.boot_reason,
+        "power_cycles": attempt.power_cycles,
+    }
 
 
 def _measure_once(rig: CharacterizationRig, point: Point, pages: int) -> PassResult:

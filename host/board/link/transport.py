@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -97,6 +98,22 @@ class SerialTransport:
                 self._port.read(max(self._port.in_waiting, 1) if not self.url.startswith("socket://") else 4096) if first else b""
             )
             return bytes(first + more)
+        except self._lost as error:
+            raise self._lost_port(error) from error
+
+    def release(self) -> None:
+        """Let go of DTR and RTS, which opening a port pulls low."""
+        try:
+            self._port.dtr = self._port.rts = False
+        except self._lost as error:
+            raise self._lost_port(error) from error
+
+    def pull(self, line: str, seconds: float) -> None:
+        """Pull a line, `dtr` or `rts`, low for a time in s; LinkError if the port is gone."""
+        try:
+            setattr(self._port, line, True)
+            time.sleep(seconds)
+            setattr(self._port, line, False)
         except self._lost as error:
             raise self._lost_port(error) from error
 

@@ -7,6 +7,7 @@ Artefacts are reported with their extent:
     repeated block    a run of bytes that equals another run
     copied read-back  the same errors, to the bit, at two voltages, or at two reads where other reads differ
     stuck cells       cells that err at nominal voltage
+    temperature       the die was much warmer at some points than at others
 
 Cells of dead lanes and of repetitions are left out of every rate and fit. Stuck cells are left out of the law. After a copied
 read-back no law is fitted.
@@ -39,6 +40,8 @@ from weakcell.memmodels.errors import InputError
 Bytes = npt.NDArray[np.uint8]
 _SUSPECT, _BETTER = 0.2, 0.2
 """Share of wrong bits at which other orders are tried, and the share of these that may remain for an order to be accepted."""
+_DRIFT_C = 5.0
+"""Range of the die's temperature that is reported, in °C. It shifts thresholds by some mV; the sensor repeats to less than 1 °C."""
 _COPIED = 20
 """Smallest number of common flips of two read-backs at which one is called a copy."""
 
@@ -61,6 +64,7 @@ def find_artefacts(readbacks: ReadbackSet) -> tuple[Artefact, ...]:
     artefacts += _copied_voltages(counted, valid)
     artefacts += _copied_reads(counted, valid)
     artefacts += _stuck_cells(readbacks, counted, valid)
+    artefacts += _temperature_drift(counted)
     return tuple(artefacts)
 
 
@@ -80,6 +84,20 @@ def excluded_cells(artefacts: Sequence[Artefact], words: int, *, from_law: bool)
         if from_law and one.cells is not None:
             union = union | one.cells
     return union
+
+
+def _temperature_drift(counted: Sequence[PatternReadback]) -> Iterator[Artefact]:
+    """Find whether the die was much warmer at some points than at others. Nothing is left out for that."""
+    known = [(celsius, one) for one in counted for celsius in one.celsius]
+    if not known:
+        return
+    (low, cold), (high, warm) = (choose(known, key=lambda each: each[0]) for choose in (min, max))
+    if high - low >= _DRIFT_C:
+        text = (
+            f"The die was at {low:.0f} °C at {cold.vdd:.4g} V and at {high:.0f} °C at {warm.vdd:.4g} V, by its own sensor. "
+            "The law over the voltage holds this change, too: measure again at a steady temperature to tell them apart"
+        )
+        yield Artefact("temperature drift", text)
 
 
 # --- read-backs that were copied -------------------------------------------------------------------------------------------------

@@ -62,6 +62,7 @@ def load_run(dump: Dump, bank: Bank | None = None) -> ReadbackSet:
             record.outcome,
             contents[record.point.pattern],
             record.errors,
+            tuple(shot.celsius for shot in record.shots if shot.celsius is not None),
         )
         for record in records
     )

@@ -33,6 +33,7 @@ class PatternReadback:
         outcome: how the measurement ended.
         written: (words,) uint64.
         errors: (reads, words) uint64, read XOR written; None where nothing was counted.
+        celsius: temperatures of the die by its own sensor, in °C; empty if unknown.
     """
 
     vdd: float
@@ -41,6 +42,7 @@ class PatternReadback:
     outcome: Outcome
     written: Words
     errors: Words | None
+    celsius: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -60,6 +60,8 @@ class Misbehaviour:
     Attributes:
         hang, reset: probability at each lowering of the voltage.
         brown_out: voltage below which power is lost, in V.
+        power_loss: probability of a loss of power at each lowering of the voltage.
+        lock_up: probability of a hang at each lowering that only a power cycle ends.
         noise: share of frames, in each direction, that are damaged, lost, repeated or delayed.
         ignore_voltage: the regulator's register does not move.
         rail: how the core voltage differs from the register.
@@ -71,11 +73,15 @@ class Misbehaviour:
     noise: float = 0.0
     ignore_voltage: bool = False
     rail: RailFaults = field(default_factory=RailFaults)
+    power_loss: float = 0.0
+    lock_up: float = 0.0
 
 
 _LIMITS = {
     "hang": 1.0,
     "reset": 1.0,
+    "power-loss": 1.0,
+    "lock-up": 1.0,
     "brown-out": max(board.regulator.nominal_v for board in BOARDS.values()),
     "noise": 1.0,
     "floor": max(board.regulator.nominal_v for board in BOARDS.values()),
@@ -108,7 +114,8 @@ def parse_misbehaviour(text: str) -> Misbehaviour:
     get = values.get
     rail = RailFaults("bypass" in flags, get("floor", 0.0), get("fall", 0.0), noise=get("count-noise", 0.0))
     voltages = get("brown-out", 0.0), get("noise", 0.0), "ignore-voltage" in flags
-    return Misbehaviour(get("hang", 0.0), get("reset", 0.0), *voltages, rail)
+    losses = get("power-loss", 0.0), get("lock-up", 0.0)
+    return Misbehaviour(get("hang", 0.0), get("reset", 0.0), *voltages, rail, *losses)
 
 
 def make_retention_fault(spec: str, seed: int = 0, pulses: int = 0) -> RetentionFault:

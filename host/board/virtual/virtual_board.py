@@ -87,7 +87,7 @@ class VirtualBoard:
         self._failure: tuple[BoardFailure, int] | None = None
         self._misread: Words | None = None
         self._written: set[int] = set()
-        self._silent_reads = 0
+        self._silent_reads, self._locked_up = 0, False
         self._clock, self._away_until = clock, 0.0
         data = image_path(chip, image).read_bytes() if isinstance(image, str) else image
         ring = self._random.uniform(*_RING_SPREAD)
@@ -125,7 +125,7 @@ class VirtualBoard:
         """Run the firmware until it waits for input, and return what it sent; no time passes."""
         if self.machine.stuck:
             self._silent_reads += 1
-            if self._silent_reads >= _WATCHDOG_READS and self.machine.watchdog_is_armed():
+            if self._silent_reads >= _WATCHDOG_READS and not self._locked_up and self.machine.watchdog_is_armed():
                 self.machine.outlast_watchdog()
                 self.reset()
             return b""
@@ -167,9 +167,16 @@ class VirtualBoard:
         """Reset by the RUN pin; a RAM image is lost as by a loss of power."""
         self._reset_cold(self.machine.map.run_pin)
 
+    def release(self) -> None:
+        """Do nothing: the RUN pin is high."""
+
+    def pull(self, line: str, seconds: float) -> None:
+        """Press RUN: any line leads there."""
+        self.press_run()
+
     def _reset_cold(self, cause: int) -> None:
         self.resets += 1
-        self._misread = None
+        self._misread, self._locked_up = None, False
         self.sram[:] = np.frombuffer(self._random.randbytes(self.sram.size), np.uint8)
         self.machine.reset(cause, cold=True)
 
@@ -218,7 +225,10 @@ class VirtualBoard:
         if self.hang_at_pulse or draw() < rates.hang:
             self.hang_at_pulse = False
             self.machine.stop()
-        elif volts < rates.brown_out:
+        elif rates.lock_up and draw() < rates.lock_up:
+            self._locked_up = True
+            self.machine.stop()
+        elif volts < rates.brown_out or (rates.power_loss and draw() < rates.power_loss):
             self.machine.fail_after_stop(self.brown_out)
         elif draw() < rates.reset:
             self.machine.fail_after_stop(self.reset)
