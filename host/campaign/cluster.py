@@ -18,13 +18,16 @@ from typing import Any, TypeVar
 
 from distributed import Client, Future, LocalCluster, WorkerPlugin, as_completed, get_worker, wait
 from distributed.client import FutureCancelledError
+from distributed.comm.addressing import parse_address, parse_host_port
 from distributed.comm.core import CommClosedError
+from distributed.comm.registry import get_backend
 from distributed.scheduler import KilledWorker
 
 from weakcell.host.digests import hash_json
 from weakcell.host.study.executors import MOST_DEATHS, Task, TaskResult, WorkersLost, run_task
 from weakcell.host.study.workload import Workload
 from weakcell.memmodels.errors import UsageError
+from weakcell.memmodels.files import reason
 
 log = logging.getLogger(__name__)
 
@@ -93,9 +96,16 @@ def parse_local_workers(address: str) -> int | None:
     kind, _, count = address.partition(":")
     if kind == "local" and count.isascii() and count.isdigit() and int(count) > 0:
         return int(count)
-    if "://" in address:
-        return None
-    raise UsageError(f"--cluster {address}", "it is no address of a scheduler", "Write tcp://HOST:PORT, or local:N")
+    try:
+        scheme, location = parse_address(address, strict=True)  # type: ignore[no-untyped-call]
+        get_backend(scheme)
+        host, port = parse_host_port(location)  # type: ignore[no-untyped-call]
+        if host.isprintable() and 0 < port < 1 << 16 and location.rpartition(":")[2].isascii():
+            return None
+        found = "its host or port is impossible"
+    except (ValueError, ImportError) as error:
+        found = reason(error) if "://" in address else "it has no protocol"
+    raise UsageError(f"--cluster {address}", f"it is no address of a scheduler: {found}", "Write tcp://HOST:PORT, or local:N")
 
 
 @contextmanager

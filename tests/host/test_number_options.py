@@ -43,7 +43,12 @@ def test_refused(line: str, code: int) -> None:
     assert isinstance(result.exception, SystemExit)
 
 
-def test_workers_are_counted_with_ascii_digits() -> None:
+@pytest.mark.parametrize(
+    "address", ["local:²", "local:0", "tcp://host", "tcp://host:1e3", "tcp://host:70000", "tcp://host:８０", "no://host:1"]
+)
+def test_addresses_of_schedulers_that_cannot_be(address: str) -> None:
     cluster = pytest.importorskip("weakcell.host.campaign.cluster", reason="needs Dask")
-    with pytest.raises(UsageError):
-        cluster.parse_local_workers("local:²")
+    with pytest.raises(UsageError, match="no address of a scheduler"):
+        cluster.parse_local_workers(address)
+    assert cluster.parse_local_workers("local:3") == 3
+    assert cluster.parse_local_workers("tcp://[::1]:8786") is None
