@@ -20,8 +20,8 @@ PORT_HELP = (
     f"auto, a serial port, a board's USB serial number, socket://HOST:PORT, {list_virtual_ports()} (or with -flash or -usb)."
 )
 _MISBEHAVE = (
-    "hang=P, reset=P, power-loss=P, lock-up=P, noise=P, brown-out=V, ignore-voltage, bypass (the core keeps its own supply), fall=V/s, floor=V, "
-    "count-noise=SHARE; with commas."
+    "hang=P, reset=P, power-loss=P, lock-up=P, noise=P, brown-out=V, ignore-voltage, bypass (the core keeps its own supply), "
+    "fall=V/s, floor=V, count-noise=SHARE; with commas."
 )
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help=_HELP)
 
