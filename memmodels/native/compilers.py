@@ -138,6 +138,8 @@ class CompilerPool:
             return
         self._announced = self._done, self._total
         left = self._total - self._done  # what the network needs next is not known yet
+        if not left:
+            return
         log.warning("Compiling machine code for this processor, once: %d kernels ready, at least %d left.", self._done, left)
 
     def _work(self, claims: Claims) -> None:

@@ -81,11 +81,9 @@ def find_browser() -> str | None:
     return next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
 
 
-def photograph(browser: Any, page_file: Path, name: str) -> Image.Image:
-    """Return a page of `PAGES` in a browser, without the versions and the machine at its end."""
-    look = PAGES[name]
-    size = {"width": look["width"], "height": 900}
-    page = browser.new_page(viewport=size, color_scheme=look["color_scheme"], bypass_csp=True)
+def photograph(browser: Any, page_file: Path) -> Iterator[tuple[str, Image.Image]]:
+    """Yield the pictures of `PAGES`, without the versions and the machine at the page's end. The page is loaded once."""
+    page = browser.new_page(bypass_csp=True)
     page.goto(page_file.as_uri())
     font = base64.b64encode((Path(mpl.get_data_path()) / "fonts/ttf/DejaVuSans.ttf").read_bytes()).decode()
     page.add_style_tag(
@@ -93,10 +91,12 @@ def photograph(browser: Any, page_file: Path, name: str) -> Image.Image:
         "body, svg text, button, select, input { font-family: Fixed !important; } #provenance { display: none; }"
     )
     page.evaluate("document.fonts.ready")
-    page.emulate_media(media=look.get("media", "screen"), color_scheme=look["color_scheme"])
-    picture = Image.open(io.BytesIO(page.screenshot(full_page=True)))
+    for name, look in PAGES.items():
+        page.set_viewport_size({"width": look["width"], "height": 900})
+        page.emulate_media(media=look.get("media", "screen"), color_scheme=look["color_scheme"])
+        taken = page.screenshot(full_page=True, type="jpeg", quality=95)
+        yield name, Image.open(io.BytesIO(taken)).convert("RGB")
     page.close()
-    return picture.convert("RGB")
 
 
 def figures(folder: Path) -> Iterator[tuple[str, Callable[[Path], object]]]:
@@ -125,6 +125,10 @@ def figures(folder: Path) -> Iterator[tuple[str, Callable[[Path], object]]]:
     for name, panel in name_figures(build_charts(read_report_data(folder))).items():
         draw = partial(plot_paper_figure, panel, WIDTHS["one-column"])
         yield f"paper-{name}", partial(_save, draw, PAPER_STYLE)
+
+
+def laws() -> Iterator[tuple[str, Callable[[Path], object]]]:
+    """Yield the name of each picture of published laws, and a function that draws it into a file."""
     for name, panels in collect_panels().items():
         yield f"laws-{name}", partial(_save, partial(_plot_figure, panels), STYLE)
 
@@ -146,7 +150,8 @@ def characterize(folder: Path) -> Any:
     written = np.full(2_000, 0xFF, np.uint8)
     read = np.stack([written ^ np.packbits(thresholds > volt, bitorder="little") for volt in volts])
     np.savez(folder / "theirs.npz", vdd=volts, written=written, read=read, rows=64, columns=16, title="a chip", nominal=1.0)
-    return weakcell.characterize(folder / "characterized", readbacks=folder / "theirs.npz")
+    with patch("weakcell.host.report.matplotlib_charts.save_figure"):  # the same figure as that of `plot`
+        return weakcell.characterize(folder / "characterized", readbacks=folder / "theirs.npz")
 
 
 def trained(folder: Path) -> TrainingResult:
@@ -185,6 +190,11 @@ def page_width(name: str) -> int:
     return WIDTH if PAGES[name]["width"] > 500 else 120
 
 
+def reference(name: str) -> Image.Image:
+    """Return a reference picture."""
+    return Image.open(REFERENCES / f"{name}.webp")
+
+
 def keep(name: str, picture: Image.Image, width: int) -> None:
     """Write a reference picture."""
     shrink(picture, width).save(REFERENCES / f"{name}.webp", quality=60, method=6)
@@ -199,10 +209,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as made, sync_playwright() as driver:
         folder = make_campaign(Path(made))
         browser = driver.chromium.launch(executable_path=find_browser(), args=["--no-sandbox"])
-        for name in PAGES:
+        for name, picture in photograph(browser, folder / "report.html"):
             if name.startswith(wanted):
-                keep(name, photograph(browser, folder / "report.html", name), page_width(name))
-        for name, draw in figures(folder):
+                keep(name, picture, page_width(name))
+        for name, draw in (*figures(folder), *laws()):
             if name.startswith(wanted):
                 draw(folder / "figure.png")
                 keep(name, Image.open(folder / "figure.png"), WIDTH)

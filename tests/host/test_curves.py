@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import matplotlib as mpl
 import numpy as np
 import pytest
+from PIL import Image
 from scipy.stats import binom, norm
 from typer.testing import CliRunner
 
 import weakcell
+from tests.host.pictures import MATPLOTLIB, MOST_CHANGED, compare, reference
 from weakcell.host.analysis.technology_curve import sample_curve, suggest_sweep
 from weakcell.host.cli import app
 from weakcell.host.report import technology_curves
@@ -31,6 +34,10 @@ def test_pictures_of_the_laws(tmp_path: Path) -> None:
     pictures = {path.name for path in (tmp_path / "laws").iterdir()}
     assert pictures >= {"sram.png", "dram.png", "rram.png", "sttram.png", "fefet.png"}
     assert pictures == {Path(line).name for line in done.stdout.split()}
+    if mpl.__version__.startswith(f"{MATPLOTLIB}."):  # they look like the references, which people have looked at
+        drawn = {path.stem: Image.open(path) for path in (tmp_path / "laws").iterdir()}
+        shares = {name: compare(picture, reference(f"laws-{name}")) for name, picture in drawn.items()}
+        assert max(shares.values()) < MOST_CHANGED, shares
 
 
 def test_each_panel_of_the_laws_may_be_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
