@@ -14,12 +14,14 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
+from weakcell.memmodels.native.tile_permission import choose_tiles
+
 _PACKAGE = Path(__file__).parents[1]
 _IMPORT = re.compile(
     r"^[ \t]*(?:from[ \t]+weakcell\.([\w.]+)[ \t]+import[ \t]*(\([^)]*\)|[^\n]*)|import[ \t]+weakcell\.([\w.]+))", re.MULTILINE
 )
-_CACHE, _COMPILATION = "kernel_cache.py", "compilation.py"
-"""A file that looks for machine code is no part of it; nor is what the other one imports to that end."""
+_CACHE, _COMPILATION, _TILES = "kernel_cache.py", "compilation.py", "tile_permission.py"
+"""A file that looks for machine code is no part of it; nor is what the next one imports to that end. The last decides on tiles."""
 
 _NO_CODE = {
     *("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES", "NUMBA_CACHE_DIR", "NUMBA_NUM_THREADS", "NUMBA_THREADING_LAYER"),
@@ -30,11 +32,16 @@ _NO_CODE = {
 
 @cache
 def digest_sources(*modules: str) -> str:
-    """Return the digest of all files that modules of the package depend on, by their dotted names."""
+    """Return the digest of all files that modules of the package depend on, by their dotted names.
+
+    Code that may use matrix tiles has another digest where it does use them.
+    """
     digest = hashlib.sha256()
     for file in list_sources(*modules):
         digest.update(f"{file.relative_to(_PACKAGE).as_posix()}\0".encode())
         digest.update(_digest_file(file))
+        if file.name == _TILES and (tiles := choose_tiles().tiles) != "none":
+            digest.update(tiles.encode())
     return digest.hexdigest()
 
 

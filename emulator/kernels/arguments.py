@@ -212,3 +212,19 @@ class SignEpilogue(NamedTuple):
     """Address of int64 [mr]: for each row the address of LANES limits, as wide as a sum."""
     outputs_ptr: Any
     """Address of int64 [mr / pool]: for each output pixel the address of LANES / 8 bytes."""
+
+
+class MatrixOperands(NamedTuple):
+    """Operands of one product of matrix tiles (`matrix_tiles.py`); all fields are int64."""
+
+    rows_ptr: Any
+    """Address of int64 [2][3]: for 16 rows the address of the first, the bytes between rows, and the address of int64 [blocks],
+    the byte offset of each block of inputs."""
+    weights_ptr: Any
+    """Address of one micropanel in the order of Int8x4, in whole blocks."""
+    init_ptr: Any
+    """Address of int32 [LANES]: the initial sums."""
+    blocks: Any
+    """Blocks of 64 inputs."""
+    sums_ptr: Any
+    """Address of int32 [TILED_ROWS][LANES], written."""

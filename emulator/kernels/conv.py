@@ -15,8 +15,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import types
-from numba.extending import intrinsic, overload
+from numba.extending import overload
 
 from weakcell.emulator.kernels.arguments import Epilogue, Runs, TileOperands, ValueEpilogue
 from weakcell.emulator.kernels.carry_save import (
@@ -30,19 +29,22 @@ from weakcell.emulator.kernels.carry_save import (
 from weakcell.emulator.kernels.fault_reads import new_read_buffers, read_weights
 from weakcell.emulator.kernels.gemv import gemv_values
 from weakcell.emulator.kernels.indirection import ROWS_PER_CHUNK, contiguous_runs, row_addresses
-from weakcell.emulator.kernels.isa import activation_bytes, is_binary, is_depthwise
+from weakcell.emulator.kernels.isa import activation_bytes, is_binary, is_depthwise, popcount
+from weakcell.emulator.kernels.matrix_tiles import HAS_TILES, TILED_ROWS, finish_values, multiply_tiles, release_tiles, set_up_tiles
 from weakcell.emulator.kernels.microkernel import tile_rows, value_microkernel, writes_rows_in_order
+from weakcell.emulator.kernels.tile_packing import (
+    fills_tiles,
+    later_rows,
+    new_tile_buffers,
+    place_rows,
+    tile_operands,
+    tiled_rows_per_chunk,
+)
 from weakcell.emulator.kernels.weight_layouts import LANES, PackedInt1
 from weakcell.memmodels.compilation import compiled
 from weakcell.memmodels.sampling.pointers import data_ptr
 
 # --- offsets -----------------------------------------------------------------------------------------------------------------
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def _popcount(typingctx, word):  # type: ignore[no-untyped-def]
-    """_popcount(word) -> uint64: count the set bits of a uint64."""
-    return types.uint64(types.uint64), lambda context, builder, signature, args: builder.ctpop(args[0])
 
 
 def _add_weights_by_tap(weights: Any, taps: int, sums: Any) -> None:
@@ -61,7 +63,7 @@ def _add_weights_of_layout(weights, taps, sums):  # type: ignore[no-untyped-def]
             for word in range(taps * words):
                 values, totals = weights.values[panel, word], sums[word // words, panel * LANES : (panel + 1) * LANES]
                 for lane in range(LANES):
-                    totals[lane] += np.int64(_popcount(values[lane]))
+                    totals[lane] += np.int64(popcount(values[lane]))
 
     def multiply_by_ones(weights, taps, sums):  # type: ignore[no-untyped-def]
         panels, words = weights.values.shape[0], weights.values.shape[1] // taps
@@ -226,8 +228,13 @@ def _run_tiles(x, out, weights, context, epilogue, rows):  # type: ignore[no-unt
         ending = ValueEpilogue(init_ptr, data_ptr(rounding.constants), rounding.flags, 0)
         gemv_values(weights, flat[first], runs, window_ptr[0], data_ptr(weights.values), ending)
         return
-    chained = is_binary(weights) and stop - first >= MIN_CHAINED_ROWS
+    uses_tiles = HAS_TILES and fills_tiles(weights, runs, stop - first, groups)
+    chained = is_binary(weights) and stop - first >= MIN_CHAINED_ROWS and not uses_tiles
     rows_per_chunk = chained_rows_per_chunk(weights, stop - first) if chained else min(ROWS_PER_CHUNK, max(stop - first, 1))
+    if HAS_TILES and uses_tiles:
+        rows_per_chunk = tiled_rows_per_chunk(weights, runs, stop - first)
+        buffers = new_tile_buffers(weights, runs, rows_per_chunk)
+        set_up_tiles()
     mr, pixel_bytes, group_panels = tile_rows(weights, False), out.shape[3] * out.itemsize, weights.values.shape[0] // groups
     input_ptrs, init_ptrs, output_ptrs, scratch_ptrs = np.empty((4, rows_per_chunk + mr), dtype=np.int64)
     chain_offsets = word_offsets(weights, runs)
@@ -241,11 +248,13 @@ def _run_tiles(x, out, weights, context, epilogue, rows):  # type: ignore[no-unt
         row_addresses(x, context.row_table, (chunk, end), 1, input_ptrs, init_ptrs)
         if chained:
             build_row_chains(input_ptrs, chain_offsets, row_chains)
+        if HAS_TILES and uses_tiles:
+            place_rows(weights, input_ptrs, end - chunk, runs, buffers)
         for r in range(init_ptrs.size):
             init_ptrs[r] = data_ptr(offsets) + init_ptrs[r] * offsets.strides[0]
             output_ptrs[r] = data_ptr(out) + min(chunk + r, end - 1) * pixel_bytes
         tiled = end - chunk  # rows for the micro-kernel; the remaining ones go to gemv
-        if not chained:
+        if not (chained or uses_tiles):
             tiled -= tiled if is_binary(weights) else tiled % mr == 1
         last_panel, last_channel = 0, 0
         for k in range(weights.values.shape[0]):
@@ -267,7 +276,15 @@ def _run_tiles(x, out, weights, context, epilogue, rows):  # type: ignore[no-unt
             rounding_ptr = data_ptr(rounding.constants) + panel * rounding.constants.strides[0]
             inputs_ptr, init_ptr, runs_ptr = data_ptr(input_ptrs), data_ptr(init_ptrs), data_ptr(runs.offsets)
             outputs_ptr = data_ptr(scratch_ptrs if needs_scratch else output_ptrs)
-            for r in range(0, tiled * 8, mr * 8):
+            if HAS_TILES and uses_tiles:
+                products = tile_operands(weights, panel, buffers)
+                for begin in range(0, tiled, TILED_ROWS):
+                    multiply_tiles(later_rows(products, begin, buffers))
+                    for row in range(begin, min(begin + TILED_ROWS, tiled), mr):
+                        operands = TileOperands(products.sums_ptr + (row - begin) * LANES * 4, 0, 0, 0, 0)
+                        ending = ValueEpilogue(init_ptr + row * 8, rounding_ptr, rounding.flags, outputs_ptr + row * 8)
+                        finish_values(weights, out, operands, ending)
+            for r in range(0, 0 if uses_tiles else tiled * 8, mr * 8):
                 operands = TileOperands(inputs_ptr + r, weights_ptr, runs_ptr, runs.offsets.size, run_words)
                 ending = ValueEpilogue(init_ptr + r, rounding_ptr, rounding.flags, outputs_ptr + r)
                 value_microkernel(weights, out, operands, ending)
@@ -279,6 +296,8 @@ def _run_tiles(x, out, weights, context, epilogue, rows):  # type: ignore[no-unt
                 row = flat[chunk + r, channel : channel + width]
                 ending = ValueEpilogue(init_ptrs[r], rounding_ptr, rounding.flags, 0)
                 gemv_values(weights, row, runs, input_ptrs[r], weights_ptr, ending)
+    if HAS_TILES and uses_tiles:
+        release_tiles()
 
 
 @compiled

@@ -23,7 +23,24 @@ from weakcell.emulator.kernels.fault_reads import new_read_buffers, read_weights
 from weakcell.emulator.kernels.gemv import gemv_signs, sign_gemv
 from weakcell.emulator.kernels.indirection import ROWS_PER_CHUNK, contiguous_runs, row_addresses
 from weakcell.emulator.kernels.isa import empty_sums, is_binary
+from weakcell.emulator.kernels.matrix_tiles import (
+    HAS_TILES,
+    TILED_ROWS,
+    finish_pooled_signs,
+    finish_signs,
+    multiply_tiles,
+    release_tiles,
+    set_up_tiles,
+)
 from weakcell.emulator.kernels.microkernel import POOL, pooled_sign_microkernel, sign_microkernel, tile_rows
+from weakcell.emulator.kernels.tile_packing import (
+    fills_tiles,
+    later_rows,
+    new_tile_buffers,
+    place_rows,
+    tile_operands,
+    tiled_rows_per_chunk,
+)
 from weakcell.emulator.kernels.weight_layouts import LANES
 from weakcell.memmodels.compilation import compiled
 from weakcell.memmodels.sampling.pointers import data_ptr
@@ -68,11 +85,16 @@ def _run_tiles(x, out, weights, context, limits, pixels):  # type: ignore[no-unt
         gemv_signs(weights, out.reshape(-1, out.shape[3])[first], runs, window_ptr[0], limits[pattern[0]])
         return
     pool = POOL if context.pooled else 1
-    chained = is_binary(weights) and (context.pooled or stop - first >= MIN_CHAINED_ROWS)
-    mr = 1 if is_binary(weights) and not chained else tile_rows(weights, context.pooled)
+    uses_tiles = HAS_TILES and fills_tiles(weights, runs, (stop - first) * pool, 1)
+    chained = is_binary(weights) and not uses_tiles and (context.pooled or stop - first >= MIN_CHAINED_ROWS)
+    mr = 1 if is_binary(weights) and not (chained or uses_tiles) else tile_rows(weights, context.pooled)
     rows_per_chunk = min(ROWS_PER_CHUNK, max(stop - first, 1) * pool)
     if chained:
         rows_per_chunk = chained_rows_per_chunk(weights, (stop - first) * pool)
+    if HAS_TILES and uses_tiles:
+        rows_per_chunk = tiled_rows_per_chunk(weights, runs, (stop - first) * pool)
+        buffers = new_tile_buffers(weights, runs, rows_per_chunk)
+        set_up_tiles()
     pixel_bytes, pattern_bytes = out.shape[3] * out.itemsize, limits.strides[0]
     input_ptrs, limit_ptrs, output_ptrs = np.empty((3, rows_per_chunk + mr), dtype=np.int64)
     chain_offsets = word_offsets(weights, runs)
@@ -83,6 +105,8 @@ def _run_tiles(x, out, weights, context, limits, pixels):  # type: ignore[no-unt
         row_addresses(x, context.row_table, (chunk * pool, end * pool), pool, input_ptrs, limit_ptrs)
         if chained:
             build_row_chains(input_ptrs, chain_offsets, row_chains)
+        if HAS_TILES and uses_tiles:
+            place_rows(weights, input_ptrs, (end - chunk) * pool, runs, buffers)
         for r in range(limit_ptrs.size):
             limit_ptrs[r] = data_ptr(limits) + limit_ptrs[r] * pattern_bytes
             output_ptrs[r] = data_ptr(out) + min(chunk + r, end - 1) * pixel_bytes
@@ -90,7 +114,18 @@ def _run_tiles(x, out, weights, context, limits, pixels):  # type: ignore[no-unt
             weights_ptr, run_words = data_ptr(weights.values) + panel * weights.values.strides[0], runs.words
             if chained:
                 weights_ptr, run_words = build_panel_chain(weights, panel, panel_chain), panel_chain.shape[0]
-            for row in range(0, (end - chunk) * pool, mr):
+            if HAS_TILES and uses_tiles:
+                products = tile_operands(weights, panel, buffers)
+                for begin in range(0, (end - chunk) * pool, TILED_ROWS):
+                    multiply_tiles(later_rows(products, begin, buffers))
+                    for row in range(begin, min(begin + TILED_ROWS, (end - chunk) * pool), mr):
+                        operands = TileOperands(products.sums_ptr + (row - begin) * LANES * 4, 0, 0, 0, 0)
+                        ending = SignEpilogue(limits_ptr + row * 8, outputs_ptr + row // pool * 8)
+                        if context.pooled:
+                            finish_pooled_signs(weights, operands, ending)
+                        else:
+                            finish_signs(weights, operands, ending)
+            for row in range(0, 0 if uses_tiles else (end - chunk) * pool, mr):
                 operands = TileOperands(inputs_ptr + row * 8, weights_ptr, data_ptr(runs.offsets), runs.offsets.size, run_words)
                 ending = SignEpilogue(limits_ptr + row * 8, outputs_ptr + row // pool * 8)
                 if context.pooled:
@@ -101,6 +136,8 @@ def _run_tiles(x, out, weights, context, limits, pixels):  # type: ignore[no-unt
                     sign_microkernel(weights, operands, ending)
             limit_ptrs += LANES * limits.itemsize
             output_ptrs += LANES // 8
+    if HAS_TILES and uses_tiles:
+        release_tiles()
 
 
 @compiled

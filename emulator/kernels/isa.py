@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 from llvmlite import binding, ir
+from numba import types
 from numba.core import cgutils, config
-from numba.extending import overload
+from numba.extending import intrinsic, overload
 
 from weakcell.emulator.kernels.weight_layouts import DepthwiseInt8x4, Int16x2, PackedInt1, subbyte_slots, word_bytes
 
-I64, I32, I16, I8 = (ir.IntType(bits) for bits in (64, 32, 16, 8))
+I64, I32, I16, I8, I1 = (ir.IntType(bits) for bits in (64, 32, 16, 8, 1))
 F32 = ir.FloatType()
 
 
@@ -183,6 +184,12 @@ def _emit_pair_products(builder: Any, x: Any, w: Any) -> Any:
 def emit_popcount(builder: Any, x: Any) -> Any:
     """Count the set bits of every 64-bit lane."""
     return call(builder, f"llvm.ctpop.v{x.type.count}i64", x.type, x)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def popcount(typingctx, word):  # type: ignore[no-untyped-def]
+    """popcount(word) -> uint64: count the set bits of a uint64."""
+    return types.uint64(types.uint64), lambda context, builder, signature, args: builder.ctpop(args[0])
 
 
 def every_byte(vector: Any, byte: int) -> Any:

@@ -1,4 +1,4 @@
-"""Check what is installed, which ports and boards answer, and say what to do about the rest."""
+"""Check what is installed, what the processor has, which ports and boards answer, and say what to do about the rest."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from weakcell.host.board.errors import BoardError
 from weakcell.host.board.firmware.build import image_path, why_not_buildable
 from weakcell.host.board.link.link import Link
 from weakcell.host.board.link.ports import list_usb_ports, open_port
+from weakcell.memmodels.native.tile_permission import choose_tiles
 
 EXTRAS = {
     "board": (("pyserial", "cobs"), "talking to a board"),
@@ -42,9 +43,10 @@ class Finding:
 
 
 def run_checks() -> Iterator[Finding]:
-    """Check packages, images, ports and boards one after the other; a port takes a second or two."""
+    """Check packages, matrix tiles, images, ports and boards one after the other; a port takes a second or two."""
     for extra in EXTRAS:
         yield check_packages(extra)
+    yield check_tiles()
     yield check_images()
     yield check_virtual_board()
     yield from check_ports()
@@ -62,6 +64,15 @@ def check_packages(extra: str) -> Finding:
     if missing:
         return Finding(purpose, "missing", f"{', '.join(missing)} not installed", f"pip install 'weakcell[{extra}]'")
     return Finding(purpose, "ok", ", ".join(installed))
+
+
+def check_tiles() -> Finding:
+    """Check whether matrix products are computed in the tiles of AMX."""
+    choice = choose_tiles()
+    if choice.tiles != "none":
+        return Finding("matrix tiles", "ok", {"amx": "AMX is used", "software": "computed by loops, for tests"}[choice.tiles])
+    do = "See `Matrix tiles` in emulator/kernels/README.md: results are the same" if choice.possible else ""
+    return Finding("matrix tiles", "ok", f"vectors are used: {choice.reason}", do)
 
 
 def check_images() -> Finding:

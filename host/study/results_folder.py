@@ -28,6 +28,7 @@ from weakcell.host.table_files import write_csv
 from weakcell.memmodels.atomic_files import check_writable, create_folder, write_atomically, write_text_atomically
 from weakcell.memmodels.errors import OutputError
 from weakcell.memmodels.files import parse_json, read_text
+from weakcell.memmodels.native.tile_permission import choose_tiles
 
 _TABLES = ("results.parquet", "results.csv", "timings.json")
 _PACKAGES = ("numpy", "numba", "scipy", "onnx", "polars", "matplotlib")
@@ -161,7 +162,7 @@ def timings_of(result: StudyResult) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
         "seconds": round(result.seconds, 6),
-        "machine": {**describe_machine(), "python": sys.implementation.name},
+        "machine": {**describe_machine(), "python": sys.implementation.name, "matrix_tiles": choose_tiles().tiles},
         "trials": [
             {"sweep_value": outcome.point.value, "trial": outcome.result.trial, "seconds": round(outcome.seconds, 6)}
             for outcome in result.outcomes

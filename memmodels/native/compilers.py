@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 from weakcell.memmodels.cached_code import cache_folders, load_code, save_code
 from weakcell.memmodels.native.claims import Claims
+from weakcell.memmodels.native.tile_permission import pass_tiles_on
 
 log = logging.getLogger(__name__)
 
@@ -182,7 +183,9 @@ class CompilerPool:
         path = [os.path.abspath(entry) for entry in sys.path]
         command = [sys.executable, "-P", "-c", _START.format(path=path)]
         try:  # in the root folder: Numba takes settings from a file in the current folder, which may be anybody's
-            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=os.path.abspath(os.sep))
+            process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=os.path.abspath(os.sep), env=pass_tiles_on(os.environ)
+            )
         except OSError as error:
             log.warning("No process for compiling can be started (%s). Numba compiles in this process, which takes longer.", error)
             return None

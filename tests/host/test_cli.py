@@ -308,6 +308,7 @@ def test_ctrl_c_keeps_finished_points(tmp_path: Path, monkeypatch: pytest.Monkey
     words = " ".join(result.stderr.split())
     assert f"They are in {tmp_path / 'out'}; the same command starts all points again" in words
     machine = json.loads((tmp_path / "out" / "timings.json").read_text(encoding="utf-8"))["machine"]
+    assert machine["matrix_tiles"] == "none"
     if (cpu := Path("/proc/cpuinfo")).exists() and "model name" in cpu.read_text(encoding="utf-8"):
         assert f": {machine['processor']}\n" in cpu.read_text(encoding="utf-8")
     assert "95 % interval" in result.stdout
