@@ -242,6 +242,8 @@ def _describe_fit(series: Series) -> str:
     lines.append(f"The law {law.goodness}{law.advice}")
     if law.near:
         lines.append(f"The law {' and '.join(law.near)} fits as well, with other constants, which the intervals hold too")
+    if series.banks is not None and series.banks.differ:
+        lines.append(str(series.banks))
     if law.exceptions:
         exceptions = f"{law.exceptions} of {law.erred} (cell, value) pairs that erred above the lowest voltage"
         lines.append(f"{exceptions} did not err at every lower one")

@@ -25,6 +25,7 @@ from typing import Any
 import polars as pl
 
 from weakcell.host.board.readbacks.analysis import PointSummary, ReadbackAnalysis, Series, compare_banks, count_weak_cells
+from weakcell.host.board.readbacks.bank_laws import BankLaw
 from weakcell.host.table_files import write_csv
 from weakcell.memmodels.address import popcount
 from weakcell.memmodels.atomic_files import write_atomically, write_text_atomically
@@ -116,7 +117,22 @@ def _series(one: Series, findings: ReadbackAnalysis) -> dict[str, Any]:
         "weak_cells_by_bank": grouped["bank"].tolist(),
         "cells_by_bank": grouped["cells"].tolist(),
         "p_value_of_equal_banks": compare_banks(grouped["bank"], grouped["cells"]),
+        "banks": None if one.banks is None else [_bank(bank) for bank in one.banks.banks],
+        "p_value_of_one_law": None if one.banks is None else one.banks.p_value,
         "weak_cells_by_column": grouped["column"].sum(axis=0).tolist(),
+    }
+
+
+def _bank(bank: BankLaw) -> dict[str, Any]:
+    law = bank.law
+    return {
+        "bank": bank.bank,
+        "pairs": bank.cells,
+        "erred": bank.erred,
+        "constants": None if law is None else [_constant(constant) for constant in law.constants],
+        "law": None if law is None else law.kind,
+        "goodness": None if law is None else vars(law.goodness),
+        "no_law": bank.no_law or None,
     }
 
 

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from weakcell.host.board.characterization.points import Outcome
 from weakcell.host.board.readbacks.artefacts import check_readout, excluded_cells, find_artefacts
+from weakcell.host.board.readbacks.bank_laws import BankLaws, fit_bank_laws
 from weakcell.host.board.readbacks.readback_set import Artefact, PatternReadback, ReadbackSet
 from weakcell.memmodels.address import Words, popcount, set_bits
 from weakcell.memmodels.error_model.structure import Bank
@@ -80,6 +81,7 @@ class Series:
         outside: voltages that have counts and are not in the law, because a pattern is missing.
         highest: (bits,) float32, the highest voltage at which each cell erred, 0 for never.
         profile: of the law, or of the points.
+        banks: the laws of the physical banks; None where there is no law, or words are not striped over banks.
     """
 
     dwell_s: float
@@ -90,6 +92,7 @@ class Series:
     outside: tuple[float, ...]
     highest: npt.NDArray[np.float32]
     profile: Profile
+    banks: BankLaws | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,14 +160,17 @@ def _series(
     patterns = {vdd: len(selected[vdd]) for vdd in counted}
     whole = [vdd for vdd in counted if patterns[vdd] == max(patterns.values())]
     refused = "; ".join(one.no_law for one in artefacts if one.no_law)
-    law, no_law = None, refused
+    law, no_law, backs = None, refused, list[ReadBack]()
     if not refused:
         backs = [back for vdd in whole for back in _select_counted(readbacks, by_voltage[vdd], law_valid)]
         law, no_law = _law(backs, readbacks.bank, name, about)
     rows = tuple(_row(vdd, dwell, by_voltage, selected, counted, points) for vdd in voltages)
+    banks = fit_bank_laws(readbacks, backs, law) if law is not None and readbacks.stripes > 1 else None
     profile = _with_basis((law or points).profile, readbacks.basis)
+    if banks is not None and banks.differ:
+        profile = replace(profile, notes=f"{profile.notes}. {banks}" if profile.notes else str(banks))
     outside = tuple(vdd for vdd in counted if vdd not in whole) if law is not None else ()
-    return Series(dwell, rows, points, law, no_law, outside, _highest(readbacks.bits, by_voltage), profile)
+    return Series(dwell, rows, points, law, no_law, outside, _highest(readbacks.bits, by_voltage), profile, banks)
 
 
 def _notes(readbacks: ReadbackSet, artefacts: Sequence[Artefact]) -> str:
