@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from weakcell.host.cli.completion import complete_in_bash
+from weakcell.host.cli.completion import complete_in_bash, set_up_shell
 from weakcell.host.cli.encoding import accept_any_text
 from weakcell.host.cli.numeric_options import check_numbers
 from weakcell.host.cli.options import JsonEvents
@@ -105,6 +105,13 @@ class WeakcellGroup(TyperGroup):
             return super().make_context(*arguments, **attributes)
         except BrokenPipeError:
             raise typer.Exit(NO_READER) from None
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the options of the program itself; those of completion may name a shell."""
+        if len(args) == 2 and args[0] in ("--install-completion", "--show-completion"):
+            with ctx:
+                set_up_shell(ctx, *args)
+        return list(super().parse_args(ctx, args))
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Return a command, imported when it is first asked for."""
@@ -248,7 +255,7 @@ def options(
     """Run trained quantized and binarized networks with their weights in a memory that makes mistakes."""
 
 
-@app.command("help")
+@app.command("help", short_help=_COMMANDS["help"])
 def show_help(ctx: typer.Context, command: Annotated[list[str] | None, typer.Argument(metavar="[COMMAND]")] = None) -> None:
     """Show the help of a command, as `weakcell help emulate` or `weakcell help board info`."""
     names = command or []

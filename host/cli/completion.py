@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 _LARGEST_NETWORK = 50_000_000
 """Bytes of the largest file whose layers are offered; a larger one takes too long to read."""
 
+SHELLS = ("bash", "zsh", "fish", "powershell", "pwsh")
+"""Shells that have completion."""
+
 _BASH_BREAKS = ":="
 """Characters at which bash splits a word, and which occur in values."""
 
@@ -48,10 +51,10 @@ def complete_memory(incomplete: str) -> list[str]:
     from weakcell.memmodels.catalogue import names, technology
     from weakcell.memmodels.protection.wrappers import WRAPPERS
 
-    outer = re.match(r"(?:\w+(?:\[[^\]]*\])?\+)*", incomplete)
+    outer = re.match(r"(?:[\w-]+(?:\[[^\]]*\])?\+)*", incomplete)
     before = outer[0] if outer else ""
     last = incomplete[len(before) :]
-    if opened := re.fullmatch(r"(\w+)\[([^\]]*)", last):
+    if opened := re.fullmatch(r"([\w-]+)\[([^\]]*)", last):
         wrapper = WRAPPERS.get(opened[1])
         options = _conditions(opened[2], wrapper.options) if wrapper else []
         return [f"{before}{opened[1]}[{option}" for option in options]
@@ -64,6 +67,14 @@ def complete_memory(incomplete: str) -> list[str]:
     if name in ("file", "recording"):
         return []
     return [f"{before}{name}:{part}" for part in _conditions(given, technology(name).conditions)]
+
+
+def complete_memory_name() -> list[str]:
+    """Offer the names of memories and wrappers."""
+    from weakcell.memmodels.catalogue import names
+    from weakcell.memmodels.protection.wrappers import WRAPPERS
+
+    return [*names(), *WRAPPERS]
 
 
 def complete_place(ctx: typer.Context, incomplete: str) -> list[str]:
@@ -105,6 +116,21 @@ def complete_port() -> list[str]:
     except BoardError:  # pyserial is not installed
         ports = []
     return ["auto", *(f"virtual:{name}{image}" for name in BOARDS for image in ("", "-flash", "-usb")), *ports]
+
+
+def set_up_shell(ctx: typer.Context, option: str, shell: str) -> None:
+    """Install or show the completion of a named shell, and exit. Typer itself knows only the shell that it is called from.
+
+    Args:
+        ctx: Of the program.
+        option: `--install-completion` or `--show-completion`.
+        shell: Its name.
+    """
+    from typer.completion import install_callback, show_callback
+
+    if shell not in SHELLS:
+        raise typer.BadParameter(f"There is no completion for {shell!r}. Choose {', '.join(SHELLS)}.", ctx, param_hint=option)
+    (install_callback if option == "--install-completion" else show_callback)(ctx, ctx.command.params[0], shell)
 
 
 def complete_in_bash(run: Callable[[], None]) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from weakcell.host.cli.completion import complete_memory_name
 from weakcell.host.cli.options import JsonEvents, Quiet
 
 if TYPE_CHECKING:
@@ -17,7 +18,10 @@ if TYPE_CHECKING:
 
 
 def memories(
-    name: Annotated[str | None, typer.Argument(help="Show one technology or wrapper in full.", show_default=False)] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="Show one technology or wrapper in full.", autocompletion=complete_memory_name, show_default=False),
+    ] = None,
     as_json: JsonEvents = False,
     quiet: Quiet = False,
     plots: Annotated[

@@ -103,6 +103,34 @@ def test_in_a_real_fish(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="zsh is not installed")
+def test_in_a_real_zsh(tmp_path: Path) -> None:
+    """The function that zsh calls, with the words as zsh splits them; `_arguments` is where zsh takes the offers."""
+    environment, script = install(tmp_path, "zsh")
+    test = f"compdef() {{ }}\n{script}\n_arguments() {{ print -r -- $1 }}\n"
+    for line, offers in (
+        ("ex", {"explain"}),
+        ("memories in-p", {"in-place"}),
+        ("emulate --memory in-place[c", {"in-place[code=parity"}),
+    ):
+        words = " ".join(f"'{word}'" for word in ["weakcell", *line.split()])
+        call = f"{test}words=({words})\nCURRENT=$#words\n_weakcell_completion"
+        done = subprocess.run(["zsh", "-f", "-c", call], env=environment, capture_output=True, text=True, check=True)
+        assert offers <= set(re.findall('"([^"]+)"', done.stdout))
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_completion_of_a_named_shell_is_installed(shell: str, tmp_path: Path) -> None:
+    """From whatever shell it is called."""
+    environment, script = install(tmp_path, shell)
+    for option in ("--install-completion", "--show-completion"):
+        done = subprocess.run(["weakcell", option, shell], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == script.strip()
+    written = [path for path in tmp_path.rglob("*weakcell*") if path.name != "weakcell"]
+    assert [path.read_text().strip() for path in written] == [script.strip()]
+    assert subprocess.run(["weakcell", "--install-completion", "tcsh"], env=environment, check=False).returncode == 2
+
+
 @pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
 @pytest.mark.parametrize(
     ("pieces", "offers"),
