@@ -47,7 +47,7 @@ def test_a_refused_sleep_is_not_the_last() -> None:
     board = VirtualBoard("rp2350")
     link = Link(board)
     for _ in range(2):
-        board.machine.refuse_sleep = True
+        board.machine.power.refuse_sleep = True
         with pytest.raises(BoardError, match="NOT_ENTERED"):
             link.sleep(6, 1000)
         assert link.sleep(6, 1000).low_code == 6

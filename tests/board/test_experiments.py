@@ -18,7 +18,7 @@ from weakcell.host.board.firmware.build import IMAGE_KINDS
 from weakcell.host.board.link.link import Link
 from weakcell.host.board.link.protocol import Capability, Command, Pattern, pattern_words
 from weakcell.host.board.link.reconnecting import ReconnectingTransport
-from weakcell.host.board.virtual.machine import LP_ENTRY
+from weakcell.host.board.virtual.power_manager import LP_ENTRY
 from weakcell.host.board.virtual.usb_port import UsbCable
 from weakcell.host.board.virtual.virtual_board import VirtualBoard
 from weakcell.memmodels.address import Words, set_bits
@@ -165,7 +165,7 @@ def test_sleep_restarts_the_core_and_keeps_the_session() -> None:
     assert (pulse.low_code, pulse.dwell_us, pulse.image_crc) == (0, 3000, before.image_crc)
     assert board.voltages == [0.55, 1.10]
     assert (link.info().pulses, link.counters.sessions) == (1, 1)
-    assert board.machine._power_register(LP_ENTRY) == 4  # code 0, linear mode
+    assert board.machine.power.register(LP_ENTRY) == 4  # code 0, linear mode
 
 
 def test_a_session_that_was_damaged_during_sleep_is_lost() -> None:

@@ -27,6 +27,7 @@ from weakcell.host.board.virtual.clocks import Clocks, Converter
 from weakcell.host.board.virtual.core_supply import CoreSupply
 from weakcell.host.board.virtual.dma import Dma
 from weakcell.host.board.virtual.flash import Flash
+from weakcell.host.board.virtual.power_manager import BAD_PASSWORD, PowerManager
 from weakcell.host.board.virtual.rail import RailFaults
 from weakcell.host.board.virtual.uart import Uart
 from weakcell.host.board.virtual.usb import CONTROLS, CONTROLS_END, DPRAM, DPRAM_BYTES, REGISTERS, REGISTERS_BYTES, UsbController
@@ -39,13 +40,6 @@ _POLLS_OF_A_HANG = 50_000
 _TRANSACTION_US = 20
 """On the bus, for about every look at the USB controller's registers."""
 _WATCHDOG_US = 8_300_000
-
-# Offsets in the power manager (POWMAN), and bits of its STATE and TIMER registers.
-_POWMAN_BYTES = 0x100
-_BAD_PASSWORD, _VREG_CTRL, LP_ENTRY, _LP_EXIT, _WDSEL = 0x00, 0x04, 0x10, 0x14, 0x30
-_STATE, _READ_TIME, _ALARM_TIME, _TIMER = 0x38, 0x74, 0x84, 0x88
-_STATE_REQUEST_CORE_OFF, _STATE_REQUEST_IGNORED, _STATE_WAITING, _STATE_CURRENT = 1 << 7, 1 << 8, 1 << 12, 15
-_TIMER_RUNS_AND_WAKES = 1 << 1 | 1 << 4 | 1 << 5
 
 
 class Machine:
@@ -66,7 +60,7 @@ class Machine:
         serial: of the chip, or of its flash; 64 bits.
         celsius: temperature of the die, in °C.
         hazards: what the image did that a chip may punish, though not for certain.
-        refuse_sleep: the power manager refuses the next request.
+        power: the always-on power manager.
     """
 
     def __init__(
@@ -105,7 +99,6 @@ class Machine:
         self._converter = Converter(board.map.clocks, board.map.adc, board.map.sensor, self, lambda: self.celsius)
         self.hazards: list[str] = []
         self.usb = UsbController(dict(board.map.usb_reset_values), self.clocks.usb_runs, self.hazards)
-        self.refuse_sleep = False
         self._engine: Any = None
         self.uart = Uart()
         self.uart.has_rate = line_rate
@@ -121,6 +114,7 @@ class Machine:
         self.time_us = 0
         self._after_stop: Callable[[], None] | None = None
         self.supply = CoreSupply(board, self, rail or RailFaults(), on_code)
+        self.power = PowerManager(board, self.register, self.supply)
         self._write_hook: Any = None
         self._on_write: Callable[[int], None] | None
         self.drop(image)
@@ -159,9 +153,9 @@ class Machine:
             if hazard and not self.register(hazard[0]) & hazard[1]:
                 self.hazards.append("a reset by the watchdog while POWMAN ran from clk_ref")
             # The power manager can be told to be reset too. Then its registers and the jump vectors are lost.
-            if not self._power_register(_WDSEL) & 1:
+            if not self.power.is_reset_by_watchdog:
                 vector = self.map.boot_vectors[-1]
-                preserved = {a: v for a, v in self._registers.items() if vector <= a < vector + 16 or self._is_powman(a)}
+                preserved = {a: v for a, v in self._registers.items() if vector <= a < vector + 16 or self.power.owns(a)}
             preserved[self.map.watchdog + 8] = cause
         if self.map.regulator not in preserved:
             self.supply.restart()
@@ -189,8 +183,7 @@ class Machine:
     def _begin(self, entry: int, stack: int) -> None:
         """Start a new engine on the same SRAM."""
         self.bootsel = self.unable = self.stuck = False
-        if (state := self._power_base(_STATE)) is not None:
-            self._registers[state] = self.register(state) & ~_STATE_CURRENT
+        self._registers |= self.power.registers_after_reset()
         self.supply.begin()
         self.clocks.restart()
         self.time_us = self._polls = self._polled = 0
@@ -216,14 +209,6 @@ class Machine:
         engine.reg_write(self._arm.UC_ARM_REG_SP, stack)
         self._engine, self._pc = engine, entry | 1
         self.flash.attach(engine)
-
-    def _is_powman(self, address: int) -> bool:
-        base = self.map.power_manager
-        return base is not None and base <= address < base + _POWMAN_BYTES
-
-    def _power_register(self, offset: int) -> int:
-        """Return a register of the power manager; 0 if the chip has none."""
-        return 0 if self.map.power_manager is None else self.register(self.map.power_manager + offset)
 
     # --- what clocks and DMA see ------------------------------------------------------------------------------------------------
 
@@ -363,25 +348,18 @@ class Machine:
 
         The core is off and SRAM has LP_ENTRY's voltage until the alarm. Then the boot ROM runs at LP_EXIT's voltage.
         """
-        base = self.map.power_manager
-        assert base is not None, "only a power manager sends the core to sleep"
-        if self._power_register(_TIMER) & _TIMER_RUNS_AND_WAKES != _TIMER_RUNS_AND_WAKES:
-            self.unable = self.stuck = True  # nothing will ever wake it
+        slept_ms = self.power.begin_sleep()
+        if slept_ms is None:
+            self.unable = self.stuck = True
+        if self.stuck or slept_ms is None:
             return
-        exit_code, alarm_ms = self._power_register(_LP_EXIT) >> 4 & 31, self._power_register(_ALARM_TIME)
-        self.supply.set_code(self._power_register(LP_ENTRY) >> 4 & 31)
-        if self.stuck:
-            return
-        self.time_us += 1000 * alarm_ms
-        low = self.supply.rail.volts(self.time_us, self.supply.rail.faults.sleep_load)
-        if self.supply.detects_brown_out(self.map.brown_out_detector[-1], low):  # it is on before the voltage is back
+        self.time_us += 1000 * slept_ms
+        if self.power.wakes_into_brown_out(self.time_us):
             self._on_brown_out()
             return
-        self._registers = {a: v for a, v in self._registers.items() if self._is_powman(a)}
-        self._registers |= {base + _STATE: 0, base + _READ_TIME: alarm_ms}
-        detectors = self.map.brown_out_detector
-        self._registers[detectors[0]] = self.register(detectors[-1])
-        self.supply.set_code(exit_code)
+        self._registers = {a: v for a, v in self._registers.items() if self.power.owns(a)}
+        self._registers |= self.power.registers_after_sleep(slept_ms)
+        self.power.end_sleep()
         self.flash.connected = False
         self._boot()
 
@@ -398,7 +376,7 @@ class Machine:
             return self.time_us & 0xFFFFFFFF
         self._pass_time(1)
         self._count_poll(address)
-        if address == self._power_base(_STATE) and self.register(address) & _STATE_WAITING:
+        if self.power.is_waiting(address):
             self._asleep = True
             self._engine.emu_stop()
         return self._read(address)
@@ -434,32 +412,23 @@ class Machine:
             if begin <= address < end:
                 if value >> 16 != password:
                     if begin == where.power_manager:
-                        self._registers[begin + _BAD_PASSWORD] = 1
+                        self._registers[begin + BAD_PASSWORD] = 1
                     return
                 value &= 0xFFFF
-        if address == self._power_base(_VREG_CTRL) and value >> 13 & 1:
-            self.supply.unlocked = True
         if self.supply.refuses(address):
             return
         cleared = where.write_one_to_clear.get(address, 0)
-        kept = 0xFFFFFF0F if address == self._power_base(_STATE) else 0  # only the request can be written
+        kept = self.power.kept_bits(address)
         new = (value, old ^ value, old | value, old & ~value)[alias] & 0xFFFFFFFF
         self._registers[address] = new & ~cleared & ~kept | old & (cleared & ~value | kept & ~cleared)
         self.clocks.written(address, old)
         if address == self.map.clocks.resets and self._registers[address] & self.map.clocks.usb_reset:
             self.usb.reset()
         self._converter.written(address)
+        self._registers[address] |= self.power.written(address, value)
         self.supply.written(address, self._registers[address])
         if address == where.watchdog + 4:
             self.uart.busy()
-        elif address == self._power_base(_STATE) and value & _STATE_REQUEST_CORE_OFF:
-            refused = self.refuse_sleep or not self._power_register(_ALARM_TIME)
-            self._registers[address] |= _STATE_REQUEST_IGNORED if refused else _STATE_WAITING
-            self.refuse_sleep = False
-
-    def _power_base(self, offset: int) -> int | None:
-        """Return the address of a register of the power manager; None if the chip has none."""
-        return None if self.map.power_manager is None else self.map.power_manager + offset
 
     # --- USB ----------------------------------------------------------------------------------------------------------------------
 
