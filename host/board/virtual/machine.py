@@ -30,15 +30,13 @@ from weakcell.host.board.virtual.flash import Flash
 from weakcell.host.board.virtual.power_manager import BAD_PASSWORD, PowerManager
 from weakcell.host.board.virtual.rail import RailFaults
 from weakcell.host.board.virtual.uart import Uart
-from weakcell.host.board.virtual.usb import CONTROLS, CONTROLS_END, DPRAM, DPRAM_BYTES, REGISTERS, REGISTERS_BYTES, UsbController
+from weakcell.host.board.virtual.usb import UsbController
 
 _PERIPHERALS, _PERIPHERALS_END, _BLOCK = 0x40000000, 0x40200000, 0x4000
 _PRIVATE, _PAGE = 0xE0000000, 4096
 _TICK_US = 5
 _POLLS_OF_A_HANG = 50_000
 """Reads of one register with nothing in between. What the firmware waits for will never come."""
-_TRANSACTION_US = 20
-"""On the bus, for about every look at the USB controller's registers."""
 _WATCHDOG_US = 8_300_000
 
 
@@ -203,9 +201,7 @@ class Machine:
         self.uart.attach(engine, where.uart, _BLOCK)
         engine.mmio_map(self.map.dma.base, 0x1000, self._load_dma, None, self._store_dma, None)
         engine.mem_map(_PRIVATE, 0x10000)
-        engine.mem_map_ptr(DPRAM, DPRAM_BYTES, unicorn.UC_PROT_ALL, ctypes.c_void_p(self.usb.dpram.ctypes.data))
-        engine.mmio_map(REGISTERS, REGISTERS_BYTES, self._load_usb, None, self._store_usb, None)
-        engine.hook_add(unicorn.UC_HOOK_MEM_WRITE, self._check_usb, begin=DPRAM + CONTROLS, end=DPRAM + CONTROLS_END - 1)
+        self.usb.attach(engine, self.pass_time)
         engine.reg_write(self._arm.UC_ARM_REG_SP, stack)
         self._engine, self._pc = engine, entry | 1
         self.flash.attach(engine)
@@ -224,7 +220,8 @@ class Machine:
         """Return the core voltage now, in V."""
         return self.supply.volts()
 
-    def _pass_time(self, us: int) -> None:
+    def pass_time(self, us: int) -> None:
+        """Let time pass, in us."""
         self.time_us += us
         self._dma.advance()
 
@@ -235,7 +232,7 @@ class Machine:
             return False
         if us > _WATCHDOG_US and target != self.map.watchdog + 4 and self.watchdog_is_armed():
             self.stop()
-        self._pass_time(us)
+        self.pass_time(us)
         return True
 
     def _has_failed(self) -> bool:
@@ -272,7 +269,7 @@ class Machine:
 
     def outlast_watchdog(self) -> None:
         """Let time pass until the watchdog ends a hang; DMA goes on meanwhile."""
-        self._pass_time(_WATCHDOG_US)
+        self.pass_time(_WATCHDOG_US)
 
     # --- running ----------------------------------------------------------------------------------------------------------------
 
@@ -348,8 +345,7 @@ class Machine:
 
         The core is off and SRAM has LP_ENTRY's voltage until the alarm. Then the boot ROM runs at LP_EXIT's voltage.
         """
-        slept_ms = self.power.begin_sleep()
-        if slept_ms is None:
+        if (slept_ms := self.power.begin_sleep()) is None:
             self.unable = self.stuck = True
         if self.stuck or slept_ms is None:
             return
@@ -372,9 +368,9 @@ class Machine:
             return 0
         if address == self.map.timer + 0x28:
             self._polls = 0
-            self._pass_time(_TICK_US)
+            self.pass_time(_TICK_US)
             return self.time_us & 0xFFFFFFFF
-        self._pass_time(1)
+        self.pass_time(1)
         self._count_poll(address)
         if self.power.is_waiting(address):
             self._asleep = True
@@ -401,7 +397,7 @@ class Machine:
 
     def _store(self, _engine: Any, offset: int, _size: int, value: int, first: int) -> None:
         self._polls = 0
-        self._pass_time(0)
+        self.pass_time(0)
         self._write(first + (offset & ~0x3000), value, offset >> 12 & 3)
 
     def _write(self, address: int, value: int, alias: int = 0) -> None:
@@ -430,31 +426,14 @@ class Machine:
         if address == where.watchdog + 4:
             self.uart.busy()
 
-    # --- USB ----------------------------------------------------------------------------------------------------------------------
-
-    def _load_usb(self, _engine: Any, offset: int, _size: int, _data: Any) -> int:
-        self._pass_time(_TRANSACTION_US)
-        return self.usb.load(offset & 0xFFF)
-
-    def _store_usb(self, _engine: Any, offset: int, _size: int, value: int, _data: Any) -> None:
-        self._pass_time(0)
-        self.usb.store(offset & 0xFFF, value, offset >> 12 & 3)
-
-    def _check_usb(self, _engine: Any, _kind: int, address: int, _size: int, value: int, _data: Any) -> None:
-        self.usb.control_written(address - DPRAM, value)
-
-    def pass_time(self, us: int) -> None:
-        """Let time pass while the firmware waits for something to do."""
-        self._pass_time(us)
-
     # --- DMA ----------------------------------------------------------------------------------------------------------------------
 
     def _load_dma(self, _engine: Any, offset: int, _size: int, _data: Any) -> int:
-        self._pass_time(1)
+        self.pass_time(1)
         return self._dma.read(offset)
 
     def _store_dma(self, _engine: Any, offset: int, _size: int, value: int, _data: Any) -> None:
-        self._pass_time(0)
+        self.pass_time(0)
         if not self._dma.write(offset, value):
             self.stop()  # the CPU waits for an interrupt that will not come
 
@@ -462,10 +441,9 @@ class Machine:
         return self._read(address) if self._lets_dma_in(address) else None
 
     def _dma_store(self, address: int, value: int) -> bool:
-        if self._lets_dma_in(address):
+        if allowed := self._lets_dma_in(address):
             self._write(address, value)
-            return True
-        return False
+        return allowed
 
     def _lets_dma_in(self, address: int) -> bool:
         gate = self.map.dma.gates.get(address & ~(_BLOCK - 1))

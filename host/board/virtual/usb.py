@@ -7,14 +7,19 @@ endpoints, times on the bus, the errata. Rules that a chip may punish, though no
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 DPRAM, DPRAM_BYTES, REGISTERS, REGISTERS_BYTES = 0x50100000, 0x1000, 0x50110000, 0x4000
 PACKET = 64
+_TRANSACTION_US = 20
+"""On the bus, for about every look at the controller's registers."""
 
 _ADDRESS, _MAIN_CTRL, _SIE_CTRL, _SIE_STATUS, _BUFF_STATUS, _STALL_ARM, _MUXING, _POWER = (
     0x00,
@@ -91,6 +96,25 @@ class UsbController:
         self.disconnects += bool(self.registers.get(_SIE_CTRL, 0) & _PULL_UP)
         self.registers.clear()
         self.known_attached = False
+
+    def attach(self, engine: Any, pass_time: Callable[[int], None]) -> None:
+        """Map the controller into the address space of an engine; pass_time: lets time pass, in us."""
+        unicorn: Any = import_module("unicorn")
+
+        def load(_engine: Any, offset: int, _size: int, _data: Any) -> int:
+            pass_time(_TRANSACTION_US)
+            return self.load(offset & 0xFFF)
+
+        def store(_engine: Any, offset: int, _size: int, value: int, _data: Any) -> None:
+            pass_time(0)
+            self.store(offset & 0xFFF, value, offset >> 12 & 3)
+
+        def check(_engine: Any, _kind: int, address: int, _size: int, value: int, _data: Any) -> None:
+            self.control_written(address - DPRAM, value)
+
+        engine.mem_map_ptr(DPRAM, DPRAM_BYTES, unicorn.UC_PROT_ALL, ctypes.c_void_p(self.dpram.ctypes.data))
+        engine.mmio_map(REGISTERS, REGISTERS_BYTES, load, None, store, None)
+        engine.hook_add(unicorn.UC_HOOK_MEM_WRITE, check, begin=DPRAM + CONTROLS, end=DPRAM + CONTROLS_END - 1)
 
     # --- registers ----------------------------------------------------------------------------------------------------------------
 
