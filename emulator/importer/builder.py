@@ -32,6 +32,7 @@ from weakcell.emulator.importer.symbols import (
     PendingPointwise,
     PendingQuantized,
     PendingSum,
+    RowProduct,
     RowSums,
     Symbol,
     scalar,
@@ -225,6 +226,9 @@ class NetworkBuilder:
             return self.add_float_operator(name, OperatorCall("Concat", reals, {"axis": symbol.axis}), symbol.shape)
         if isinstance(symbol, RowSums):
             return self._row_sums_as_float(symbol, name)
+        if isinstance(symbol, RowProduct):
+            real = self.dequantize(symbol.pending, f"{name}.rows")
+            return self._as_rows(self.reshape_float(real, real.shape[:2], f"{name}.columns"), symbol.shape, name)
         if isinstance(symbol, DynamicQuantized):
             found = f"{name!r} is an output of DynamicQuantizeLinear and not read by an integer sum"
             raise ModelError(f"Importing {self.name}", found, "Export the model again, or quantize it statically")
@@ -267,14 +271,18 @@ class NetworkBuilder:
 
     def _row_sums_as_float(self, sums: RowSums, name: str) -> FloatValue:
         """Return integer sums (O, rows, 1) as an ONNX tensor (…, O): int32, or float32 after its Cast."""
-        (outputs, rows, _), dtype = self.values[sums.value].shape, "float32" if sums.real else "int32"
+        outputs, rows, _ = self.values[sums.value].shape
         output = self.unique_name(f"{name}.columns")
         self.add_layer(Reshape(output, (sums.value,), output), ValueSpec(output, "float", (outputs, rows), "int32"))
         real = FloatValue(output, (outputs, rows), "int32")
         if sums.real:
             real = self.add_float_operator(name, OperatorCall("Cast", (real,), {"to": 1}), real.shape)
+        return self._as_rows(real, sums.shape, name)
+
+    def _as_rows(self, real: FloatValue, shape: tuple[int, ...], name: str) -> FloatValue:
+        """Return a matrix (O, rows), turned around and under the shape (…, O)."""
         turned = OperatorCall("Transpose", (real,), {"perm": [0, 2, 1]})
-        return self.reshape_float(self.add_float_operator(name, turned, (rows, outputs), dtype), sums.shape, name)
+        return self.reshape_float(self.add_float_operator(name, turned, real.shape[::-1], real.dtype), shape, name)
 
     def _pointwise_as_float(self, pointwise: PendingPointwise, name: str) -> FloatValue:
         real = self.dequantize(pointwise.source, f"{name}.source")

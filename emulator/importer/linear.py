@@ -68,7 +68,7 @@ def _lower_stored(builder: NetworkBuilder, node: Node) -> Symbol:
         if (
             pending is not None
             and (node.op_type == "Conv" or len(pending.shape) == 1)
-            and _fits_int32(builder, node, pending, stored, wraps)
+            and fits_int32(builder, node, pending, stored, wraps)
         ):
             return add_integer_sum(builder, node, pending, stored, wraps)
     if wraps and isinstance(source, PendingQuantized) and _largest_sum(builder, node, source, stored) >= LIMIT:
@@ -77,7 +77,7 @@ def _lower_stored(builder: NetworkBuilder, node: Node) -> Symbol:
     return _add_float_sum(builder, node, stored)
 
 
-def _fits_int32(builder: NetworkBuilder, node: Node, pending: PendingQuantized, stored: StoredTensor, wraps: bool) -> bool:
+def fits_int32(builder: NetworkBuilder, node: Node, pending: PendingQuantized, stored: StoredTensor, wraps: bool) -> bool:
     """Return whether int32 holds every sum.
 
     Otherwise the sum stays float32, as the file writes it.

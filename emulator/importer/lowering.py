@@ -42,6 +42,7 @@ from weakcell.emulator.importer.output_meaning import find_output_meaning
 from weakcell.emulator.importer.parse import Graph, Port, read_model
 from weakcell.emulator.importer.ports import Ports, bind_inputs, output_axis
 from weakcell.emulator.importer.rewrites import CHANNELS_LAST, REWRITES, ChannelsLast, rewrite
+from weakcell.emulator.importer.row_products import lower_row_product
 from weakcell.emulator.importer.shape_ops import reshape_in_place
 from weakcell.emulator.importer.shared_integers import (
     check_conflicts,
@@ -298,11 +299,15 @@ def _lower_node(builder: NetworkBuilder, node: Node, lowerings: dict[str, Loweri
     if all(isinstance(builder.symbols[name], Constant) for name in node.inputs if name):
         _fold_node(builder, node)
         return
+    shared = computes_with_shared(builder, node)
     if not node.domain and (sums := dynamic.lower_row_sums(builder, node)) is not None:
         builder.symbols[node.outputs[0]] = sums
         return
+    if not node.domain and not shared and (product := lower_row_product(builder, node)) is not None:
+        builder.symbols[node.outputs[0]] = product
+        return
     known: Mapping[str, Lowering] = lowerings if not node.domain else _DOMAINS.get(node.domain, {})
-    lowering = None if computes_with_shared(builder, node) else known.get(node.op_type)
+    lowering = None if shared else known.get(node.op_type)
     symbol = lowering(builder, node) if lowering is not None else None
     builder.symbols[node.outputs[0]] = lower_float(builder, node) if symbol is None else symbol
 

@@ -372,6 +372,19 @@ class RowSums:
     real: bool = False
 
 
+@dataclass(frozen=True, eq=False)
+class RowProduct:
+    """The product of a quantized sequence with stored weights.
+
+    Attributes:
+        pending: the sums, (O, rows, 1), and the steps behind them.
+        shape: as ONNX sees them: (…, O).
+    """
+
+    pending: PendingQuantized
+    shape: tuple[int, ...]
+
+
 Symbol = (
     Constant
     | Codes
@@ -384,4 +397,5 @@ Symbol = (
     | PendingConcat
     | DynamicQuantized
     | RowSums
+    | RowProduct
 )
