@@ -197,6 +197,10 @@ def begin_run(
         seed=seed,
     )
     contents = {name: parse_contents(name, pages, plan.seed) for name in plan.patterns}
+    if port.startswith("virtual:") and supply != "on-chip" and kind is Experiment.RETENTION:
+        raise UsageError(
+            f"--supply {supply} with --port {port}", "no supply feeds the core of a virtual board", "Leave --supply out"
+        )
     lowered_by = open_supply(supply, nominal)
     run = {
         "identity": {"chip": board.chip, "virtual": port.startswith("virtual:"), "memory": memory, "supply": lowered_by.name},

@@ -488,6 +488,9 @@ def test_each_experiment_finds_the_cells_that_its_board_spoils(tmp_path: Path, e
         (("--port", "virtual:rp2040", "--experiment", "sleep"), 8, "cannot do it"),
         (("--port", "virtual:rp2350", "--experiment", "read", "--pattern", "weights:digits-bnn"), 2, "must generate"),
         (("--port", "virtual:rp2350", "--experiment", "write", "--supply", "manual"), 2, "itself"),
+        (("--port", "virtual:rp2350-flash", "--supply", "manual"), 2, "no supply feeds the core"),
+        (("--port", "virtual:rp2350-usb", "--power-cycle", "dtr"), 2, "no line that leads to its RUN pin"),
+        (("--port", "virtual:rp2350", "--attempts", "0"), 2, "one at least"),
     ],
 )
 def test_impossible_experiments_are_refused(tmp_path: Path, arguments: tuple[str, ...], exit_code: int, found: str) -> None:
