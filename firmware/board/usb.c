@@ -265,8 +265,10 @@ WC_AT_NOMINAL static void go_on(void)
 /* A packet from the host on endpoint 0: a line coding, or the empty one that ends a request with an answer. */
 WC_AT_NOMINAL static void take_line_coding(void)
 {
-    if ((REG(DPRAM + EP0_OUT_BUFFER) & LENGTH) != LINE_CODING_BYTES)
+    if ((REG(DPRAM + EP0_OUT_BUFFER) & LENGTH) != LINE_CODING_BYTES) {
+        arm(EP0_OUT_BUFFER, 1, PACKET); /* a host that missed the handshake sends it again */
         return;
+    }
     for (uint32_t i = 0; i < LINE_CODING_BYTES; i++)
         BYTES(LINE_CODING)[i] = BYTES(EP0_BYTES)[i];
     send_answer();

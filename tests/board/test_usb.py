@@ -342,6 +342,15 @@ def test_the_board_is_found_again_by_its_number_whatever_its_port_is_called(monk
     assert link.counters.sessions == 1
 
 
+def test_a_status_packet_whose_handshake_was_lost_is_acknowledged_again(chip: str) -> None:
+    """USB 2.0, 8.6.4: a host that missed an ACK repeats the packet, and the device acknowledges it again."""
+    cable = plug_in(chip)
+    cable.control(0x80, GET_STATUS, 0, 0, length=2)  # ends with an empty packet to the device
+    assert cable.board.machine.usb.token_out(5, 0, 1, b"").kind == "ack"
+    cable.board.read(0.0)
+    assert cable.control(0x80, GET_CONFIGURATION, 0, 0, length=1) == b"\1"
+
+
 def test_the_driver_compiled_for_this_machine_is_the_same_device(tmp_path: Path) -> None:
     """`damage --usb native` runs the driver's source behind the model of the controller, quicker than any emulated chip."""
     if compiler() is None:
