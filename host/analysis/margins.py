@@ -18,11 +18,13 @@ from weakcell.host.report.displayed_result import DisplayedResult
 from weakcell.host.report.simple_figures import plot_histogram
 from weakcell.host.study.workload import Workload
 from weakcell.memmodels.atomic_files import write_atomically, write_text_atomically
+from weakcell.memmodels.errors import UsageError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SCHEMA_VERSION = 1
+_MOST_CERTIFIED = 1000
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -104,8 +106,10 @@ def report_margins(workload: Workload, budget: int = 0) -> MarginReport:
         budget: Flips that a certificate is tried for; 0 for no certificates.
 
     Raises:
-        UsageError: The output is not judged by its largest score, or the network is no binarized chain.
+        UsageError: The output is not judged by its largest score, the network is no binarized chain, or `budget` is too large.
     """
+    if budget > _MOST_CERTIFIED:
+        raise UsageError(f"--certify {budget}", f"{_MOST_CERTIFIED} flips are the most that are tried", "Give a smaller number")
     workload.require_class_scores("Margins of")
     plan, inputs = workload.plan, workload.questions.inputs
     certificate = certify(plan, inputs, budget) if budget else None

@@ -26,6 +26,7 @@ from weakcell.memmodels.errors import UsageError
 
 SCHEMA_VERSION = 1
 _FEWEST_DRAWS, _MOST_DRAWS = 10_000, 100_000
+_MOST_SAMPLES = 1_000_000
 """Images times samples by default: the standard error is below 0.5 points with the fewest draws, and below 0.16 with the most."""
 _PRODUCTS = 4e9
 """Products of weights and inputs, over all draws of a point, that more than the fewest draws may cost."""
@@ -131,8 +132,13 @@ def choose_samples(resolved: ResolvedStudy, samples: int | None, points: int = 1
         resolved: The study.
         samples: Draws per image that the caller asks for.
         points: Points that share the cost.
+
+    Raises:
+        UsageError: `samples` is too large.
     """
     if samples:
+        if samples > _MOST_SAMPLES:
+            raise UsageError(f"--samples {samples}", f"{_MOST_SAMPLES:,} per image are the most", "Take fewer, or more images")
         return samples
     images = max(1, len(resolved.dataset))
     fewest, most = -(-_FEWEST_DRAWS // images), -(-_MOST_DRAWS // images)

@@ -16,7 +16,7 @@ from weakcell.host.campaign.sweep import SweepProgress
 from weakcell.host.campaign.sweep import run_campaign as run_missing
 from weakcell.host.campaign.tables import Tables, write_tables
 from weakcell.host.report.notebook import CampaignResults, read_results
-from weakcell.host.study.executors import Executor, Processes, Threads, default_workers, run_task
+from weakcell.host.study.executors import MOST_PROCESSES, Executor, Processes, Threads, default_workers, run_task
 from weakcell.memmodels.errors import Interrupted, UsageError
 
 
@@ -87,7 +87,9 @@ def sweep(
 
 
 def check_workers(threads: int | None, processes: int | None, cluster: str | None) -> None:
-    """UsageError if more than one kind of workers is asked for."""
+    """UsageError if more than one kind of workers is asked for, or more processes than a machine can bear."""
+    if processes is not None and processes > MOST_PROCESSES:
+        raise UsageError(f"--processes {processes}", f"{MOST_PROCESSES:,} are the most on one machine", "Take fewer")
     if sum(choice is not None for choice in (threads, processes, cluster)) > 1:
         raise UsageError("weakcell sweep", "several kinds of workers are asked for", "Give --threads, --processes or --cluster")
 

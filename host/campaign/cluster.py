@@ -24,7 +24,7 @@ from distributed.comm.registry import get_backend
 from distributed.scheduler import KilledWorker
 
 from weakcell.host.digests import hash_json
-from weakcell.host.study.executors import MOST_DEATHS, Task, TaskResult, WorkersLost, run_task
+from weakcell.host.study.executors import MOST_DEATHS, MOST_PROCESSES, Task, TaskResult, WorkersLost, run_task
 from weakcell.host.study.workload import Workload
 from weakcell.memmodels.errors import UsageError
 from weakcell.memmodels.files import reason
@@ -94,7 +94,9 @@ class Cluster:
 def parse_local_workers(address: str) -> int | None:
     """Return N of `local:N`, None for a scheduler's address; UsageError for any other text."""
     kind, _, count = address.partition(":")
-    if kind == "local" and count.isascii() and count.isdigit() and int(count) > 0:
+    if kind == "local" and count.isascii() and count.isdigit() and int(count[:12]) > 0:
+        if int(count[:12]) > MOST_PROCESSES:
+            raise UsageError(f"--cluster {address}", f"{MOST_PROCESSES:,} processes are the most on one machine", "Take fewer")
         return int(count)
     try:
         scheme, location = parse_address(address, strict=True)  # type: ignore[no-untyped-call]

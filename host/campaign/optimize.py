@@ -35,6 +35,7 @@ from weakcell.host.study.sweep_values import SweepLike, as_sweep
 from weakcell.host.study.workload import Workload
 from weakcell.memmodels.catalogue import MemorySpec, parse_spec
 from weakcell.memmodels.errors import MemoryFault, UsageError
+from weakcell.memmodels.memory import Quantity
 
 SCREENING_DIES = 24
 FIRST_FRESH_DIE = 1_000_000
@@ -152,12 +153,7 @@ class Search:
             UsageError: the memory has no single known energy.
         """
         ready, point = self.resolve(candidate)
-        energy = point.energy
-        if energy is None:
-            found = "no energy is published for it" if not point.cost.energy else "its energies are in units that do not add up"
-            raise UsageError(
-                f"Optimizing {self.study.memory}", found, "Take a memory with an energy; weakcell memories NAME shows it"
-            )
+        energy = find_energy(self.study.memory, point)
         places = tuple(f"{layer}={self.memory_at(setting)}" for layer, setting in candidate.own.items())
         drops = tuple(self.measure_drops(ready, point, 0, dies))
         accesses = describe_accesses(point.cost, self.study.read_every)
@@ -361,6 +357,14 @@ def open_search(
         raise UsageError(f"Optimizing {study.memory}", "its technology has no condition to move", "Give --sweep KEY=VALUES")
     work = executor or Threads(partial(run_task, {workload.key: workload}), default_workers())
     return Search(workload, study, key, work, on_trials)
+
+
+def find_energy(memory: MemorySpec, point: Point) -> Quantity:
+    """Return the energy of one inference; UsageError if none is known, or only in units that do not add up."""
+    if (energy := point.energy) is None:
+        found = "no energy is published for it" if not point.cost.energy else "its energies are in units that do not add up"
+        raise UsageError(f"Optimizing {memory}", found, "Take a memory with an energy; weakcell memories NAME shows it")
+    return energy
 
 
 def list_candidates(

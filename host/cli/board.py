@@ -200,7 +200,7 @@ def measure(
     from weakcell.host.board.link.link import Link
     from weakcell.host.board.link.meter import load_reading
     from weakcell.host.board.link.ports import open_port
-    from weakcell.host.board.link.protocol import Pattern
+    from weakcell.host.board.link.protocol import MAX_DWELL_US, Pattern
     from weakcell.host.cli.terminal import emit, errors_as_events, show, show_plan
     from weakcell.memmodels.atomic_files import check_writable
     from weakcell.memmodels.errors import UsageError
@@ -208,6 +208,8 @@ def measure(
     if pattern.upper() not in Pattern.__members__:
         known = ", ".join(name.lower() for name in Pattern.__members__)
         raise UsageError(f"--pattern {pattern}", "there is no such pattern", f"Choose {known}")
+    if not 0 <= dwell_ms * 1000 <= MAX_DWELL_US:
+        raise UsageError(f"--dwell-ms {dwell_ms:g}", f"it is not within 0 and {MAX_DWELL_US // 1000}", "Give a time in that range")
     chosen_pattern, in_every_pulse = Pattern[pattern.upper()], None
     measured: list[tuple[int, float, int, set[int]]] = []
     if out is not None:

@@ -92,7 +92,7 @@ def optimize(
             check_writable(out)
         spec = parse_spec(memory)
         if dry_run:
-            from weakcell.host.campaign.optimize import SCREENING_DIES, list_candidates, open_search
+            from weakcell.host.campaign.optimize import SCREENING_DIES, find_energy, list_candidates, open_search
             from weakcell.host.campaign.optimum import Goal
             from weakcell.host.study.arguments import resolve_arguments
 
@@ -104,6 +104,9 @@ def optimize(
             resolved = resolve_arguments(
                 model, data, data_dir, memory=spec, sweep=swept, read_every=read_every, batch=batch, seed=seed, **optional
             )
+            find_energy(spec, resolved.points[0])
+            if nominal is not None:
+                spec.at(**{key: nominal}).check()
             count = len(resolved.dataset)
             refused = open_search(resolved.workload, resolved.study, key).find_misfits(values[0], protect or ())
             fitting = [protection for protection in protect or () if protection not in refused]

@@ -104,6 +104,9 @@ log = logging.getLogger(__name__)
 MOST_DEATHS = 10
 """A task is given up after this many workers died of it."""
 
+MOST_PROCESSES = 1024
+"""Processes of a campaign on this machine; all of them are started at once."""
+
 _AHEAD = 2
 """Tasks that a process has at a time, so that it never waits for the next one."""
 

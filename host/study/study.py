@@ -97,6 +97,7 @@ class Study:
                                  ("first-trial", self.first_trial, 0), ("die", self.die, 0), ("seed", self.seed, 0)):  # fmt: skip
             if value is not None and not low <= value < 1 << 63:
                 raise UsageError(f"--{name} {value}", f"it must lie in {low} … 2^63 - 1", "Give a number in that range")
+        check_last_trial(self.first_trial, self.trials)
         for _, spec in self.places:
             spec.check()
         for _, spec in self.operating_points():
@@ -250,6 +251,12 @@ def _law_versions(specs: Iterable[MemorySpec]) -> dict[str, object]:
     versions = {name: technology(name).version for name in sorted(inside & set(names()))}
     later = {name: version for name, version in versions.items() if version > 1}
     return {"laws": later} if later else {}
+
+
+def check_last_trial(first: int, trials: int) -> None:
+    """Raise UsageError if the number of the last trial is too large for the sampling format."""
+    if first + trials > 1 << 63:
+        raise UsageError(f"--first-trial {first}", f"the last of {trials} trials is beyond 2^63 - 1", "Give a smaller number")
 
 
 def check_jobs(asked: str, jobs: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Mapping
 from itertools import product
@@ -22,6 +23,10 @@ from weakcell.memmodels.toml_text import parse_toml
 
 _LATER_SETTINGS = ("quantizer", "output_scale", "schedule", "clip", "patience", "augment", "ema", "margin_warm_up")
 _MOST_RUNS, _MOST_LETTERS = 10_000, 180
+
+
+_SMALLEST_LAYER = {"fcnn": 2048, "vgg3": 64, "vgg7": 128, "mobilenetv2": 16, "resnet18": 64}
+"""Channels or neurons of the narrowest hidden layer, before `width`."""
 
 
 class Run(BaseModel):
@@ -83,6 +88,21 @@ class Run(BaseModel):
     images: int | None = Field(None, ge=2)
     precision: Literal["float32", "bfloat16"] = "float32"
     seed: int = Field(1, ge=0, lt=1 << 63)
+
+    @field_validator("width")
+    @classmethod
+    def _leaves_a_neuron(cls, width: float, others: ValidationInfo) -> float:
+        smallest = _SMALLEST_LAYER.get(others.data.get("network", ""), 1)
+        if round(smallest * width) < 1:
+            raise ValueError(f"it leaves nothing of a layer of {smallest} channels or neurons")
+        return width
+
+    @field_validator("tolerance")
+    @classmethod
+    def _finite(cls, pair: tuple[float, float] | None) -> tuple[float, float] | None:
+        if pair is not None and not all(map(math.isfinite, pair)):
+            raise ValueError("its numbers are not finite")
+        return pair
 
     @field_validator("bits")
     @classmethod

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from weakcell.host.study.executors import default_workers
 from weakcell.host.study.runner import MemoriesOf
-from weakcell.host.study.study import Point, ResolvedStudy
+from weakcell.host.study.study import Point, ResolvedStudy, check_last_trial
 from weakcell.host.validation.claims import CLAIMS, BoundOffsets, CheckSummary, Tally, Violation, summarize_check
 from weakcell.host.validation.trial import KEEP_VIOLATIONS, TrialCheck, TrialTask, check_trial
 from weakcell.host.validation.twin import compute_twin
@@ -80,6 +80,7 @@ def validate_study(
     Raises:
         UsageError: A flip could reach what no bound speaks of, or there is too much to hold in memory.
     """
+    check_last_trial(first, resolved.study.trials)
     only, offsets = only or {}, bound_offsets or {}
     total = TrialCheck()
     scores: dict[int, list[float]] = {}

@@ -1,10 +1,11 @@
-"""Numbers on the command line: one that another number would replace is refused, and so are more trials than fit into memory."""
+"""Numbers on the command line that another number would replace, or that no machine can bear, are refused."""
 
 from __future__ import annotations
 
 import pytest
 from typer.testing import CliRunner
 
+from weakcell.host.api.campaigns import check_workers
 from weakcell.host.cli import app
 from weakcell.memmodels.errors import UsageError
 
@@ -32,6 +33,16 @@ REFUSED = (
     ("predict --check-trials 99999999999999999", 2),
     ("validate --trials 99999999999999999", 2),
     ("rank --check-trials 99999999999999999 --dry-run", 2),
+    ("emulate --first-trial 9223372036854775807 --trials 3 --images 2", 2),
+    ("validate --first-trial 9223372036854775807 --trials 3 --images 2", 2),
+    ("predict --samples 99999999999999999 --images 2", 2),
+    ("margins --certify 99999999999999999 --images 2", 2),
+    ("train --width 1e-300 --dry-run", 2),
+    ("train --tolerance nan,nan --dry-run", 2),
+    ("optimize --memory uniform --dry-run", 2),
+    ("optimize --nominal nan --dry-run", 5),
+    ("board measure --port virtual:rp2040 --vdd 1.0 --dwell-ms nan", 2),
+    ("board measure --port virtual:rp2040 --vdd 1.0 --dwell-ms -1", 2),
 )
 
 
@@ -44,11 +55,16 @@ def test_refused(line: str, code: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "address", ["local:²", "local:0", "tcp://host", "tcp://host:1e3", "tcp://host:70000", "tcp://host:８０", "no://host:1"]
+    "address",
+    ["local:²", "local:0", "local:x", "tcp://host", "tcp://host:1e3", "tcp://host:70000", "tcp://host:８０", "no://host:1"],
 )
 def test_addresses_of_schedulers_that_cannot_be(address: str) -> None:
     cluster = pytest.importorskip("weakcell.host.campaign.cluster", reason="needs Dask")
     with pytest.raises(UsageError, match="no address of a scheduler"):
         cluster.parse_local_workers(address)
+    with pytest.raises(UsageError, match="are the most"):
+        cluster.parse_local_workers("local:99999999999999999999")
+    with pytest.raises(UsageError, match="are the most"):
+        check_workers(None, 99999999999, None)
     assert cluster.parse_local_workers("local:3") == 3
     assert cluster.parse_local_workers("tcp://[::1]:8786") is None
