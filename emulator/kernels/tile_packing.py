@@ -97,11 +97,13 @@ def new_tile_buffers(weights, runs, rows):  # type: ignore[no-untyped-def]
     for block in range(count):
         blocks[0, block] = block * TILE_ROWS * BLOCK
         blocks[1, block] = runs.offsets[block * BLOCK // run_bytes] + block * BLOCK % run_bytes
+    panel = np.empty((count * TILE_ROWS, LANES), np.uint32)
+    panel[runs.offsets.size * run_bytes // 4 :] = 0
     return TileBuffers(
         np.empty((rows // TILE_ROWS, 3), np.int64),
         blocks,
         np.empty((rows // TILE_ROWS, count, TILE_ROWS, BLOCK), np.uint8),
-        np.zeros((count * TILE_ROWS, LANES), np.uint32),
+        panel,
         np.zeros(LANES, np.int32),
         np.empty((TILED_ROWS, LANES), np.int32),
     )
@@ -128,14 +130,15 @@ def _copy_row(weights, row_ptr, runs, target_ptr):  # type: ignore[no-untyped-de
     position = 0
     for run in range(runs.offsets.size):
         source_ptr = row_ptr + runs.offsets[run]
+        if is_binary(weights):
+            for word in range(runs.words):
+                _spread_bits(source_ptr + word * 8, target_ptr + (run * runs.words + word) * TILE_ROWS * BLOCK)
+            continue
         end = position + runs.words * _word_inputs(weights)
         while position < end:
             place, count = position % BLOCK, min(BLOCK - position % BLOCK, end - position)
             to_ptr = target_ptr + position // BLOCK * TILE_ROWS * BLOCK + place
-            if is_binary(weights):
-                _spread_bits(source_ptr, to_ptr)
-                source_ptr += 8
-            elif count == BLOCK:
+            if count == BLOCK:
                 source_ptr += move_bytes(to_ptr, source_ptr, BLOCK)  # of a constant size: no call
             else:
                 source_ptr += move_bytes(to_ptr, source_ptr, count)

@@ -39,7 +39,7 @@ open(sys.argv[1], "wb").write(code)
 
 
 def test_products_in_tiles_equal_numpy() -> None:
-    """Loops stand for instructions, so any machine runs this. Most of the time is compilation of five kernels."""
+    """Loops stand for instructions, so any machine runs this. Most of the time is compilation of three kernels."""
     command = [sys.executable, "-m", "tests.emulator.tiled_networks", "25"]
     environment = {**os.environ, TILES_VARIABLE: "software"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=3600, check=False)
@@ -48,7 +48,7 @@ def test_products_in_tiles_equal_numpy() -> None:
 
 @pytest.mark.skipif(not HAS_AMX, reason="this processor has no AMX; tests/emulator/amx_in_bochs.py emulates one")
 def test_products_of_this_processor_equal_numpy() -> None:
-    command = [sys.executable, "-m", "tests.emulator.tiled_networks", "25"]
+    command = [sys.executable, "-m", "tests.emulator.tiled_networks", "25", "whole"]
     environment = {**os.environ, TILES_VARIABLE: "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=3600, check=False)
     assert "25 networks equal NumPy's with tiles: " in done.stdout, done.stderr

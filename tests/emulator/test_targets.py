@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from llvmlite import binding
 
 from tests.emulator.small import INT2, INT4, UINT8, RandomNetwork, pixels
 from weakcell.emulator import ReadPolicy, compile_plan, deploy, outputs_under_faults, place
@@ -19,6 +20,7 @@ from weakcell.emulator.ir.network import Network
 from weakcell.emulator.ir.values import SIGN1, Window
 from weakcell.emulator.kernels.isa import WIDE
 from weakcell.memmodels.catalogue import parse_spec
+from weakcell.memmodels.native.tile_permission import FEATURES, TILES_VARIABLE
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -28,6 +30,9 @@ TARGETS = {
     "x86-64": ("", False),  # the same tiles; products and population counts without AVX2
 }
 """LLVM features, and whether all kernels are compiled, which takes minutes."""
+
+if all(binding.get_host_cpu_features().get(feature, False) for feature in FEATURES):
+    TARGETS["host"] = ("", True)  # with the matrix tiles of AMX
 
 SPECS = ("uniform:ber=0.01", "uniform:p01=0.3,p10=0.001", "sram-14nm:v_over_vmin=0.8")
 
@@ -83,7 +88,7 @@ def test_other_targets_give_the_same_numbers() -> None:
     running = {}
     for cpu, (features, whole) in TARGETS.items():
         command = [sys.executable, "-c", f"from tests.emulator.test_targets import digest; print(digest({whole}))"]
-        target = {"NUMBA_CPU_NAME": cpu, "NUMBA_CPU_FEATURES": features}
+        target = {TILES_VARIABLE: "1"} if cpu == "host" else {"NUMBA_CPU_NAME": cpu, "NUMBA_CPU_FEATURES": features}
         running[cpu] = subprocess.Popen(
             command, cwd=ROOT, env={**os.environ, **target}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
