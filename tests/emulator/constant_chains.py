@@ -228,13 +228,17 @@ class ChainNetwork:
         w, x = self.draw()[0], "x"
         form = self.choose(
             "MatMul", "MatMul", "integers", "integers", "Gemm", "Add", "Mul", "Gather", "Concat", "Conv", "dynamic", "PRelu",
-            "BatchNormalization", "codes",
+            "BatchNormalization", "codes", "rows", "rows",
         )  # fmt: skip
         if form in ("integers", "Mul", "Add", "BatchNormalization") and self.choose(0, 1, 1):
             x = self.add("DequantizeLinear", self.add("QuantizeLinear", x, F(0.03), np.uint8(120)), F(0.03), np.uint8(120))
         row = self.add("Squeeze", self.add("Slice", w, np.array([2]), np.array([3]), np.array([0])), np.array([0]))
         if form in ("MatMul", "integers"):
             y = self.add("MatMul", x, w)
+        elif form == "rows":
+            rows = self.add("Concat", *[self.add("Unsqueeze", x, np.array([1]))] * 3, axis=1)
+            rows = self.add("DequantizeLinear", self.add("QuantizeLinear", rows, F(0.03), np.uint8(120)), F(0.03), np.uint8(120))
+            y = self.add("Reshape", self.add("Add", self.add("MatMul", rows, w), row), np.array([-1, 3 * SIZE]))
         elif form == "Gemm":
             y = self.add("Gemm", x, w, row, transB=self.choose(0, 1))
         elif form in ("Add", "Mul", "PRelu"):
