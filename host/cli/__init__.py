@@ -154,7 +154,7 @@ _KEPT = (
         "sweep": "Finished runs are kept; the same command goes on.",
         "train": "Finished runs and epochs are kept; the same command with --resume goes on.",
         "download": "Finished files are kept and not fetched again; the same command goes on.",
-        "characterize": "No further point was measured; the same command starts again, with --resume if DIR holds points.",
+        "characterize": "Measured points are kept, and --resume goes on with them; an import (--import) starts again.",
         "board": "No results were written; a board restores its nominal voltage by itself.",
         "doctor": "Kernels that were compiled are kept; the same command goes on.",
     }

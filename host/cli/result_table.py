@@ -56,7 +56,14 @@ def add_fault_free_row(columns: list[Column], score: str | None) -> list[Column]
     if score is None:
         return columns
     last = ["fault-free", score, *[""] * (len(columns) - 2)]
-    return [replace(column, cells=[*column.cells, cell]) for column, cell in zip(columns, last, strict=True)]
+    return [
+        replace(
+            column,
+            cells=[*column.cells, cell],
+            short_cells=None if column.short_cells is None else [*column.short_cells, cell],
+        )
+        for column, cell in zip(columns, last, strict=True)
+    ]
 
 
 def format_point(point: Point, resolved: ResolvedStudy) -> str:

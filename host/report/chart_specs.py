@@ -15,6 +15,7 @@ from typing import Any
 import polars as pl
 
 from weakcell.emulator.tasks import Metric
+from weakcell.host.report.captions import describe_rounding
 from weakcell.host.report.chart_model import (
     MOST_SERIES,
     Axis,
@@ -86,7 +87,7 @@ def changed_charts(data: ReportData) -> Iterator[Chart]:
         "Share of predictions that differ from those of the fault-free network, over the share of flipped bits among those read. "
         f"At equal flip rates, a higher curve means flips that do more harm. Bands are {data.intervals}; points without flips "
         "are left out."
-    )
+    ) + "".join(f" {note}." for note in describe_rounding(points["memory"].unique(maintain_order=True)))
     axes = Axis("flip rate (flips per bit read)", "log"), Axis("changed predictions (%)", from_zero=True)
     panels = split_panels(Panel(*axes, file_name="changed-flip-rate"), series)
     yield Chart("changed-flip-rate", "Changed predictions over flip rate", caption, panels)

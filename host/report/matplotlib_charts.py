@@ -202,12 +202,12 @@ def _apply_scale(axes: Axes, panel: Panel) -> None:
 
 
 def label_decades(axis: XAxis | YAxis) -> None:
-    """Label the decades of a logarithmic axis as 10⁻³, without Matplotlib's formulas, which `STYLE` turns off."""
+    """Label the decades of a logarithmic axis, all as 0.01 or all as 10⁻². `STYLE` turns Matplotlib's formulas off."""
     from matplotlib.ticker import FuncFormatter, LogLocator
 
     if axis.get_scale() == "log":
         axis.set_minor_locator(LogLocator(subs=(2.0, 5.0)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: decade_label(value)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: decade_label(value, _is_short(axis))))
     axis.set_minor_formatter(FuncFormatter(lambda value, _: _between_decades(axis, value)))
 
 
@@ -217,12 +217,18 @@ def _between_decades(axis: XAxis | YAxis, value: float) -> str:
     return f"{value:g}" if low > 0 and high < 100 * low else ""
 
 
-def decade_label(value: float) -> str:
-    """Return a power of ten as 10⁻³ if its exponent is long, else as a number."""
-    exponent = round(math.log10(value)) if value > 0 else 0
-    if -2 <= exponent <= 3:
+def _is_short(axis: XAxis | YAxis) -> bool:
+    """Return whether the decades in view lie between 0.001 and 1000."""
+    low, high = sorted(axis.get_view_interval())
+    low = getattr(axis.get_transform(), "linthresh", low)  # a symmetric axis begins at 0
+    return bool(low > 1.01e-4 and high < 9.9e3)
+
+
+def decade_label(value: float, plain: bool) -> str:
+    """Return a power of ten as 0.01 or as 10⁻²; 0 as it is."""
+    if plain or value <= 0:
         return f"{value:g}"
-    return "10" + str(exponent).translate(_SUPERSCRIPTS)
+    return "10" + str(round(math.log10(value))).translate(_SUPERSCRIPTS)
 
 
 def _plot_heat_map(axes: Axes, die: WeakMap) -> None:

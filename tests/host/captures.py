@@ -17,6 +17,7 @@ FILE = Path(__file__).with_name("captures.txt")
 WIDTHS = (60, 80, 120)
 COMMANDS = (
     "emulate digits-bnn --images 40 --trials 3 --memory sram-14nm --sweep v_over_vmin=0.8,0.9 --quiet",
+    "emulate digits-bnn --images 20 --trials 2 --memory uniform:p01=0.01,p10=0.001,lifetime=die --quiet",
     "predict digits-bnn --images 20 --memory uniform --sweep ber=0.001,0.1 --quiet",
     "rank digits-bnn --images 20 --memory uniform:ber=0.01 --quiet",
     "optimize digits-bnn --images 40 --sweep v_over_vmin=0.9,1.0 --failures 0 --tries 1 --partitions 1 --quiet",
