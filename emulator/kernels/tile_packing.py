@@ -33,7 +33,7 @@ from weakcell.emulator.kernels.weight_layouts import (
 from weakcell.memmodels.compilation import compiled
 from weakcell.memmodels.sampling.pointers import bytes_at, data_ptr, move_bytes
 
-MIN_ROWS, MIN_SIGN_ROWS = 16, 64
+MIN_ROWS, MIN_SIGN_ROWS = 16, 128
 """Fewest rows for which products and ±1 products use tiles. Not measured: fewer fill no tile, and do not pay for unpacking bits."""
 
 _MAX_ROWS, _MAX_BYTES = 256, 1 << 19
