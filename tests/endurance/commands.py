@@ -213,8 +213,10 @@ def make_commands(work: Path) -> dict[str, Command]:
 
 # ── what a folder says ──────────────────────────────────────────────────────────────────────────────
 
-_IGNORED = {"timings.json", "runs.sqlite-shm", "runs.sqlite-wal", "runs.sqlite.lock"}
-"""Times of this run, and files that SQLite keeps or removes as it likes."""
+_TIMES = {"timings.json", "attempts.jsonl"}
+"""Files about when and how often a command ran."""
+_IGNORED = {"runs.sqlite-shm", "runs.sqlite-wal", "runs.sqlite.lock"}
+"""Files that SQLite keeps or removes as it likes."""
 _VOLATILE = re.compile(r"seconds|^link$|^command$")
 """Times; and counters and command of the last of several processes."""
 _DURATION = re.compile(r" [\d.,]+ s\.$")
@@ -223,14 +225,13 @@ _DURATION = re.compile(r" [\d.,]+ s\.$")
 
 def read_state(folder: Path) -> State:
     """Return what all files of a folder say, but for times."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in _IGNORED)
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in _IGNORED | _TIMES)
     return {str(path.relative_to(folder)): _read(path) for path in files}
 
 
 def list_files(folder: Path) -> set[str]:
     """Return the names of all files, but for those that SQLite keeps or removes as it likes."""
-    ignored = _IGNORED - {"timings.json"}
-    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and path.name not in ignored}
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and path.name not in _IGNORED}
 
 
 def _read(path: Path) -> object:
