@@ -24,12 +24,15 @@ def serve() -> None:
     while True:
         try:
             module, function, kinds, symbol = pickle.load(sys.stdin.buffer)
-        except EOFError:
+        except (EOFError, pickle.UnpicklingError):  # UnpicklingError: the other process was killed while it asked
             return
         code, error = None, ""
         try:
             code = build(getattr(import_module(module), function), kinds, symbol)
         except Exception as reason:  # whatever Numba may raise: the other process raises it
             error = f"{type(reason).__name__}: {reason}"
-        pickle.dump((code, error), answers)
-        answers.flush()
+        try:
+            pickle.dump((code, error), answers)
+            answers.flush()
+        except BrokenPipeError:  # nobody waits for the answer: the other process was killed
+            os._exit(0)

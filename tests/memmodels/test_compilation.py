@@ -6,6 +6,7 @@ Truth: the same functions in plain Python, and the modules that Python itself im
 from __future__ import annotations
 
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -132,3 +133,17 @@ def test_the_sources_are_those_that_python_imports(module: str) -> None:
     assert modules <= sources | of_caches
     of_both = {ROOT / "memmodels" / "errors.py", ROOT / "memmodels" / "native" / "tile_permission.py"}
     assert not sources & of_caches - of_both
+
+
+def test_a_compiler_process_ends_silently_when_nobody_waits() -> None:
+    """The process that asked may be killed, as it is where memory is short."""
+    command = [sys.executable, "-c", "from weakcell.memmodels.native.compiler_process import serve; serve()"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdout.close()
+        process.stdin.write(pickle.dumps(("weakcell.no_such_module", "function", (), "symbol")))
+        process.stdin.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
