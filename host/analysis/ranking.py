@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import polars as pl
@@ -19,6 +19,7 @@ from weakcell.host.report.displayed_result import DisplayedResult
 from weakcell.host.report.simple_figures import plot_bars
 from weakcell.host.study.executors import default_workers
 from weakcell.host.study.study import ResolvedStudy, check_jobs
+from weakcell.memmodels.errors import UsageError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -161,6 +162,8 @@ def rank_parts(
     Raises:
         UsageError: There are too many trials, or the memory's cells do not err independently.
     """
+    if by not in get_args(By):
+        raise UsageError(f"by={by!r}", "it is no choice", f"Choose {', '.join(get_args(By))}")
     alone = split_placement(resolved, resolved.points[0].placement, by)
     check_jobs(f"--check-trials {trials}", trials * len(alone))
     count = choose_samples(resolved, samples, len(alone))

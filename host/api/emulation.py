@@ -225,7 +225,11 @@ class Emulation(DisplayedResult, StudyResult):
 
     @cached_property
     def fault_table(self) -> pl.DataFrame:
-        """Every flip: sweep_value, trial, read, tensor, element, bit, stored, read_back. UsageError if none were recorded."""
+        """Every flip: sweep_value, trial, read, tensor, element, bit, stored, read_back. UsageError if none were recorded.
+
+        `element` counts in the order of the memory, in which a layer's weights are sorted by output channel: element e of a
+        MatMul's weight (K, N) is weight[e % K, e // K] in the file. `bit` 0 is the least significant.
+        """
         if self.faults is None:
             raise UsageError("The flips of this study", "they were not recorded", "Emulate with record_faults=True")
         return fault_table(self.faults)

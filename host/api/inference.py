@@ -87,7 +87,11 @@ def infer(
         >>> outputs["logits"][:3].argmax(axis=1).tolist(), digits.y[:3].tolist()
         ([2, 0, 5], [2, 0, 5])
     """
-    arrays = {name: np.asarray(array) for name, array in (inputs if isinstance(inputs, Mapping) else {"x": inputs}).items()}
+    try:
+        arrays = {name: np.asarray(array) for name, array in (inputs if isinstance(inputs, Mapping) else {"x": inputs}).items()}
+    except ValueError:
+        do = "Give the images as one array and without labels, or arrays by input name"
+        raise InputError(f"Inputs in {label}", "they have parts of different shapes", do) from None
     network = find_model(model).load(shapes=shapes, like={name: array.shape for name, array in arrays.items()})
     if len(network.inputs) == 1 and network.inputs[0] not in arrays and "x" in arrays:
         arrays = {network.inputs[0]: arrays["x"]}

@@ -35,11 +35,11 @@ class Goal:
     partitions: int = 2
 
     def check(self) -> None:
-        """Raise UsageError for a number out of range."""
+        """Raise UsageError for a number out of range, and for a text."""
         for name, value, low, high in (("max-drop", self.max_drop, 0.0, 1.0), ("share", self.share, 0.5, 0.9999),
                                        ("confidence", self.confidence, 0.5, 0.9999), ("failures", self.failures, 0, 100),
                                        ("tries", self.tries, 1, 100), ("partitions", self.partitions, 1, 100)):  # fmt: skip
-            if not low <= value <= high:
+            if isinstance(value, str) or not low <= value <= high:
                 raise UsageError(f"--{name} {value}", f"it must lie in {low} … {high}", "Give a number in that range")
 
     @property

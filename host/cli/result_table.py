@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from weakcell.host.cli.tables import Column, place_column, show_table
 from weakcell.host.cli.terminal import show
 from weakcell.host.report.captions import describe_briefly, describe_result, format_metric_interval, name_memory, study_title
@@ -56,14 +54,7 @@ def add_fault_free_row(columns: list[Column], score: str | None) -> list[Column]
     if score is None:
         return columns
     last = ["fault-free", score, *[""] * (len(columns) - 2)]
-    return [
-        replace(
-            column,
-            cells=[*column.cells, cell],
-            short_cells=None if column.short_cells is None else [*column.short_cells, cell],
-        )
-        for column, cell in zip(columns, last, strict=True)
-    ]
+    return [column.extended(cell) for column, cell in zip(columns, last, strict=True)]
 
 
 def format_point(point: Point, resolved: ResolvedStudy) -> str:

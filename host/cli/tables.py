@@ -51,6 +51,11 @@ class Column:
         cells = self.short_cells or [_shorten(cell.removesuffix(" %") if percent else cell) for cell in self.cells]
         return replace(self, title=title, cells=cells)
 
+    def extended(self, cell: str) -> Column:
+        """Return the column with one more cell, whatever the space."""
+        short_cells = None if self.short_cells is None else [*self.short_cells, cell]
+        return replace(self, cells=[*self.cells, cell], short_cells=short_cells)
+
 
 def place_column(key: str | None, places: Sequence[str]) -> Column:
     """Return the first column of a table of operating points.

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,6 +29,8 @@ from weakcell.host.study.networks import SHIPPED_FOLDER
 from weakcell.memmodels.errors import InputError
 from weakcell.memmodels.files import read_arrays
 from weakcell.memmodels.printable import printable_name
+
+log = logging.getLogger(__name__)
 
 Array = npt.NDArray[Any]
 
@@ -83,6 +86,11 @@ class Dataset:
         Args:
             names: The network's inputs. A sole input may be called `x` in the data.
         """
+        used = names if any(name in self.inputs for name in names) else ("x",)
+        unused = [name for name in self.inputs if name not in used]
+        if unused and self.y is None:
+            named = ", ".join(map(printable_name, unused))
+            log.warning("%s: %s not used, and there are no labels; an array of labels is called y", self.name, named)
         if len(names) == 1 and names[0] not in self.inputs and ("x" in self.inputs or not self.inputs):
             return self if not self.inputs else replace(self, x=self.inputs["x"], inputs={})
         if any(name not in self.inputs for name in names):

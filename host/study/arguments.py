@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from reprlib import repr as shortened
+from typing import Any, TypeAlias, TypeVar
 
 from weakcell.emulator.faults.deployment import Sampling
 from weakcell.emulator.faults.read_policy import DEFAULT_READS, ReadPolicy
@@ -22,7 +24,7 @@ Choice = TypeVar("Choice", bound=StrEnum)
 MemoryLike: TypeAlias = str | MemorySpec | Mapping[str, ConditionValue]
 """What a caller may pass as a memory."""
 
-PlaceLike: TypeAlias = Mapping[str, MemoryLike] | Sequence[str]
+PlaceLike: TypeAlias = Mapping[str, MemoryLike] | Sequence[str] | str
 """What a caller may pass as placement rules."""
 
 
@@ -60,13 +62,13 @@ def build_study(
         memory=DEFAULT_MEMORY if memory is None else as_memory_spec(memory),
         places=as_rules(place or ()),
         sweep=DEFAULT_SWEEP if memory is None and sweep is None else as_sweep(sweep),
-        trials=trials,
-        first_trial=first_trial,
-        die=die,
+        trials=as_whole("trials", trials),
+        first_trial=as_whole("first_trial", first_trial),
+        die=None if die is None else as_whole("die", die),
         read_every=_choose(ReadPolicy, "read_every", read_every),
-        batch=batch,
-        seed=seed,
-        images=images,
+        batch=as_whole("batch", batch),
+        seed=as_whole("seed", seed),
+        images=None if images is None else as_whole("images", images),
         sampling=_choose(Sampling, "sampling", sampling),
         task=task,
         output=output,
@@ -98,6 +100,14 @@ def _choose(kind: type[Choice], name: str, value: str) -> Choice:
     return kind(value)
 
 
+def as_whole(name: str, value: Any) -> int:
+    """Return a whole number, also one of NumPy. UsageError for any other value, such as 2.0 or a text."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise UsageError(f"{name}={shortened(value)}", "it is not a whole number", f"Write it as in {name}=2") from None
+
+
 def as_memory_spec(memory: MemoryLike) -> MemorySpec:
     """Return the SPEC that a caller describes.
 
@@ -114,13 +124,13 @@ def as_memory_spec(memory: MemoryLike) -> MemorySpec:
         return memory
     if not isinstance(memory, Mapping) or "name" not in memory:
         do = "Give a SPEC as in 'uniform:ber=0.01', or a dict as in {'name': 'uniform', 'ber': 0.01}"
-        raise MemorySpecError(f"Memory {memory!r}", "it does not name a technology", do)
+        raise MemorySpecError(f"Memory {shortened(memory)}", "it does not name a technology", do)
     conditions = {key: value for key, value in memory.items() if key != "name"}
     return parse_spec(str(MemorySpec(str(memory["name"]), conditions)))
 
 
 def as_rules(place: PlaceLike) -> tuple[tuple[str, MemorySpec], ...]:
-    """Return placement rules (target, SPEC) from a dict or from texts `TARGET=SPEC`; later rules win.
+    """Return placement rules (target, SPEC) from a dict, or from one text or several `TARGET=SPEC`; later rules win.
 
     Raises:
         UsageError: A text is not `TARGET=SPEC`.
@@ -129,7 +139,7 @@ def as_rules(place: PlaceLike) -> tuple[tuple[str, MemorySpec], ...]:
     if isinstance(place, Mapping):
         return tuple((target, as_memory_spec(memory)) for target, memory in place.items())
     rules = []
-    for rule in place:
+    for rule in [place] if isinstance(place, str) else place:
         target, equals, spec = rule.partition("=")
         if not (target and equals and spec):
             raise UsageError(f"--place {rule}", "it is not LAYER=SPEC", "Write it as in --place conv1=uniform:ber=0.01")

@@ -2,8 +2,9 @@
 
 One row per flipped cell and read: sweep_value, trial, read, tensor, element, bit, stored, read_back. `read` is the read's number
 in its trial (0 for `load`, the batch, the image, or image x pixels + pixel; of a buffer, called `buffer:NAME` or
-`accumulator:NAME`, always the image); `bit` 0 is the least significant of the element. A header (Parquet metadata, or the first
-line of a CSV file after `# weakcell-faults `) holds the study that made the list.
+`accumulator:NAME`, always the image). `element` counts in the order of the memory, in which a layer's weights are sorted by
+output channel: element e of a MatMul's weight (K, N) is weight[e % K, e // K] in the file. `bit` 0 is the least significant. A
+header (Parquet metadata, or the first line of a CSV file after `# weakcell-faults `) holds the study that made the list.
 """
 
 from __future__ import annotations

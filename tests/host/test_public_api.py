@@ -131,7 +131,7 @@ def test_sweeps(sweep: Any, expected: pl.DataFrame) -> None:
     assert_same_numbers(weakcell.emulate(NETWORK, "digits", sweep=sweep, **SETTINGS).frame, expected)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("place", [{"*@0": {"name": "uniform", "ber": 0.02}}, ["*@0=uniform:ber=0.02"]], ids=["dict", "texts"])
+@pytest.mark.parametrize("place", [{"*@0": {"name": "uniform", "ber": 0.02}}, ["*@0=uniform:ber=0.02"], "*@0=uniform:ber=0.02"])
 def test_memories_and_placements(place: Any, expected: pl.DataFrame) -> None:
     settings = {**SETTINGS, "memory": {"name": "uniform", "ber": 0.5}, "place": place}
     assert_same_numbers(weakcell.emulate(NETWORK, "digits", sweep="ber=0.01,0.05", **settings).frame, expected)
@@ -155,7 +155,12 @@ def test_images_without_labels() -> None:
         ({"sweep": {"ber": [0.1], "p01": [0.1]}}, weakcell.UsageError),
         ({"sweep": {"ber": []}}, weakcell.UsageError),
         ({"place": ["conv1"]}, weakcell.UsageError),
+        ({"place": "conv1"}, weakcell.UsageError),
         ({"read_every": "never"}, weakcell.UsageError),
+        ({"trials": 2.0}, weakcell.UsageError),
+        ({"trials": "3"}, weakcell.UsageError),
+        ({"seed": 1.5}, weakcell.UsageError),
+        ({"images": 5.0}, weakcell.UsageError),
         ({"sampling": "some"}, weakcell.UsageError),
     ],
 )
@@ -250,6 +255,31 @@ def test_data_as_a_dict_are_those_of_a_pair(rng: np.random.Generator) -> None:
 def test_data_of_another_form_are_refused(data: object) -> None:
     with pytest.raises(weakcell.InputError):
         weakcell.load_data(data)  # type: ignore[arg-type]
+
+
+def test_other_functions_refuse_what_they_cannot_understand() -> None:
+    with pytest.raises(weakcell.UsageError, match="layer, bit, layer-bit"):
+        weakcell.rank(NETWORK, "digits", memory="uniform:ber=0.01", by="layers", images=5)  # type: ignore[arg-type]
+    with pytest.raises(weakcell.UsageError, match="max-drop 1%"):
+        weakcell.optimize(NETWORK, "digits", max_drop="1%", images=5)  # type: ignore[arg-type]
+    with pytest.raises(weakcell.InputError, match="without labels"):
+        weakcell.infer(NETWORK, (np.zeros((4, 1, 8, 8)), np.zeros(4)))  # type: ignore[arg-type]
+    with pytest.raises(weakcell.MemorySpecError) as refused:
+        weakcell.emulate(NETWORK, "digits", memory=weakcell.open_memory("secded+uniform:ber=0.1"))  # type: ignore[arg-type]
+    assert len(str(refused.value)) < 300
+
+
+def test_arrays_that_are_not_used_are_named_where_labels_are_missing(caplog: pytest.LogCaptureFixture) -> None:
+    """Labels under another name would leave a score of unchanged answers that looks like an accuracy."""
+    digits = weakcell.load_data("digits")
+    images = {"x": digits.x[:20], "labels": digits.y[:20]}
+    weakcell.emulate(NETWORK, images, memory="uniform:ber=0.1", trials=1)
+    assert [record.getMessage() for record in caplog.records] == [
+        "arrays: labels not used, and there are no labels; an array of labels is called y"
+    ]
+    caplog.clear()
+    weakcell.emulate(NETWORK, {**images, "y": digits.y[:20]}, memory="uniform:ber=0.1", trials=1)
+    assert not caplog.records
 
 
 def test_arrays_that_are_no_input_of_the_network() -> None:

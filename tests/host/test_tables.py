@@ -35,6 +35,13 @@ def digits(text: str) -> list[str]:
     return re.findall(r"\d[\d.e-]*", text)
 
 
+def lines_on_a_terminal(arguments: list[str], width: int) -> list[str]:
+    environment = {"FORCE_COLOR": "1", "COLUMNS": str(width), "NO_COLOR": "1", "TERM": "xterm"}
+    result = CliRunner().invoke(app, arguments, env=environment)
+    assert result.exit_code == 0, result.output
+    return re.sub(r"\x1b\[[0-9;]*m", "", result.stdout).splitlines()
+
+
 @given(COLUMNS, st.integers(1, 200))
 def test_what_fits_is_shown_with_all_its_digits(columns: list[Column], width: int) -> None:
     shown, left_out = fit_columns(columns, width)
@@ -61,6 +68,16 @@ def test_columns_are_left_out_in_their_order() -> None:
     ]
     assert fit_columns(columns, 10)[1] == ["second", "last"]
     assert fit_columns(columns, 16)[1] == ["second"]  # a narrow column of lower rank fills the space
+
+
+@pytest.mark.parametrize("width", [60, 200])
+def test_a_long_memory_is_shortened_to_its_name(width: int) -> None:
+    """The row without faults has no memory, in both lengths."""
+    memory = "secded+interleave[stride=64]+dram:vdd=1.1,vendor=A,p_in_line=0.02,trcd=10"
+    arguments = ["emulate", "--trials", "2", "--images", "5", "--memory", memory]
+    lines = lines_on_a_terminal(arguments, width)
+    assert any(line.startswith(f"{memory}  ") for line in lines) == (width == 200)
+    assert any(line.startswith("fault-free") for line in lines)
 
 
 def test_captures_are_no_wider_than_the_terminal() -> None:
@@ -94,10 +111,7 @@ def test_commands_print_what_was_looked_at(number: int) -> None:
 )
 def test_commands_on_a_narrow_terminal(arguments: list[str], width: int) -> None:
     """Rich believes that it writes to a terminal of this width. No line is longer, no cell is cut; only titles wrap."""
-    environment = {"FORCE_COLOR": "1", "COLUMNS": str(width), "NO_COLOR": "1", "TERM": "xterm"}
-    result = CliRunner().invoke(app, arguments, env=environment)
-    assert result.exit_code == 0, result.output
-    lines = re.sub(r"\x1b\[[0-9;]*m", "", result.stdout).splitlines()
+    lines = lines_on_a_terminal(arguments, width)
     assert max(map(len, lines)) <= width
     (heading,) = [index for index, line in enumerate(lines) if re.match(r" *(v_over_vmin|trcd|ber|name|layer) ", line)]
     last = {"emulate": "fault-free", "predict": "fault-free", "memories": "fefet", "inspect": "total"}[arguments[0]]
