@@ -109,7 +109,7 @@ def run(example: str, commands: dict[str, Any]) -> None:
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == (NO_BOARD if example.startswith(ON_A_BOARD) else 0), f"{example}\n{done.output}"
     if target:
-        campaign = done.stdout.partition("[[placement]]")[0].replace('[[network]]\nmodel = "digits-qnn"\n', "")
+        campaign = done.stdout.partition('[[memory]]\nspec = "dram"')[0].replace('[[network]]\nmodel = "digits-qnn"\n', "")
         campaign = campaign.replace("trials = 100", "trials = 2").replace("0.75:1.0:0.025", "0.75:1.0:0.125")
         campaign = re.sub(r'(model = "digits-bnn")', "\\1\nimages = 10", campaign)
         Path(target).write_text(campaign, encoding="utf-8")
