@@ -266,7 +266,8 @@ def load(path: str | Path) -> Profile:
     except OSError as error:
         raise InputError(f"Profile {found}", f"it cannot be read ({error.strerror or error})", "Check the path") from error
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
-        damage = f"it is no profile or is damaged ({reason(error)})"
+        found_error = f"key {error.args[0]!r} is missing" if isinstance(error, KeyError) else reason(error)
+        damage = f"it is no profile or is damaged ({found_error})"
         raise InputError(f"Profile {found}", damage, "Repair it, or fit it again") from error
 
 
@@ -375,6 +376,8 @@ def _parse_law(table: dict[str, Any]) -> ProbitLaw | TimeLaw | LevelLaw:
     law = make_record(ProbitLaw, table, like=like)
     if not (law.s and all(map(math.isfinite, (law.low, law.high, law.mu, law.s)))):
         raise ValueError(f"the law reaches from {law.low} to {law.high} with mu = {law.mu} and s = {law.s}")
+    if not (0.0 <= law.share01 <= 1.0 and 0.0 <= law.share10 <= 1.0):
+        raise ValueError(f"share01 = {law.share01} and share10 = {law.share10} must lie in [0, 1]")
     return law
 
 

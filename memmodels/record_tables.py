@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from enum import StrEnum
 from functools import cache
 from types import UnionType
@@ -14,6 +14,7 @@ from weakcell.memmodels.error_model.levels import LevelTerm
 from weakcell.memmodels.error_model.structure import Bank, Lines, Shared
 from weakcell.memmodels.error_model.terms import Cells, ErrorTerm, Lifetime
 from weakcell.memmodels.level_law import LevelLaw
+from weakcell.memmodels.printable import printable
 from weakcell.memmodels.retention_law import TimeLaw
 
 _Record = TypeVar("_Record")
@@ -28,7 +29,7 @@ def make_record(kind: type[_Record], table: Any, **parts: Any) -> _Record:
         parts: Fields that are made already; they replace those of the table.
 
     Raises:
-        ValueError: A value has another type than its field.
+        ValueError: A value has another type than its field, a key is unknown, or one is missing.
     """
     if not isinstance(table, dict):
         raise ValueError(f"{str(table)[:80]!r} is no table")
@@ -39,6 +40,13 @@ def make_record(kind: type[_Record], table: Any, **parts: Any) -> _Record:
             raise ValueError(f"{name} is {str(value)[:80]!r}")
         if hints.get(name) is float:
             given[name] = float(value)
+    known = [each for each in fields(kind) if each.init]  # type: ignore[arg-type]
+    unknown = sorted(given.keys() - {each.name for each in known})
+    needed = [each.name for each in known if each.default is MISSING and each.default_factory is MISSING]
+    missing = [_SAVED_NAMES.get(name, name) for name in needed if name not in given and name not in parts]
+    if unknown or missing:
+        found = [f"unknown {', '.join(map(printable, unknown))}"] if unknown else []
+        raise ValueError("; ".join([*found, *([f"{', '.join(missing)} missing"] if missing else [])]))
     return kind(**given, **parts)
 
 
@@ -78,7 +86,7 @@ def parse_term(table: dict[str, Any]) -> Term:
         return make_record(LevelTerm, {**given, "up": tuple(given["up"]), "down": tuple(given["down"])})
     if kind != "errors":
         raise ValueError(f"there is no kind of term {kind!r}")
-    given |= {"lifetime": Lifetime(given["lifetime"]), "cells": Cells(given["cells"])}
+    given |= {"lifetime": Lifetime(given["lifetime"]), "cells": Cells(given.get("cells", Cells.PREFER))}
     return make_record(ErrorTerm, given, structure=_parse_structure(given.get("structure")))
 
 

@@ -14,6 +14,7 @@ from scipy.stats import norm
 from typer.testing import CliRunner
 
 from weakcell.host.cli import app
+from weakcell.memmodels.catalogue import parse_spec
 from weakcell.memmodels.error_model.terms import ErrorTerm, Lifetime
 from weakcell.memmodels.errors import InputError
 from weakcell.memmodels.level_law import LevelLaw
@@ -71,6 +72,40 @@ def test_the_page_gives_the_law_of_retention() -> None:
         lost, gain = LAW.terms({"interval": interval, "temperature": 70.0}, "a")
         assert (lost.p01, lost.p10) == pytest.approx((0.0, norm.cdf(z)), rel=1e-9)
         assert (gain.p01, gain.p10) == pytest.approx((np.exp(-24.0 + 2.0 * np.log(gained)), 0.0), rel=1e-9)
+
+
+def test_the_examples_of_the_page_are_profiles(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "memmodels" / "PROFILES.md").read_text(encoding="utf-8")
+    examples = re.findall(r"```toml\n(.*?)```", page, flags=re.DOTALL)
+    assert len(examples) == 2
+    rates = []
+    for number, example in enumerate(examples):
+        path = tmp_path / f"{number}.toml"
+        path.write_text(example, encoding="utf-8")
+        assert run(path)[0] == 0
+        spec = parse_spec(f"file:{path}:vdd=0.6")
+        (term,) = spec.technology.terms(spec.technology.resolve(spec.conditions))
+        rates.append((term.p01, term.p10))
+    assert rates[0] == (0.01, 0.02)
+    assert rates[1] == pytest.approx((0.5 * norm.cdf(-2.5),) * 2)
+
+
+@pytest.mark.parametrize(
+    ("removed", "added", "said"),
+    [
+        ("like = .*", "", "key 'like' is missing"),
+        ("mu = .*", "", "mu missing"),
+        ("mu = .*", "mo = 0.4", "unknown mo; mu missing"),
+        ("share01 = .*", "share01 = 40.0", "must lie in"),
+        ('lifetime = "die", ', "", "key 'lifetime' is missing"),
+    ],
+)
+def test_missing_and_unknown_keys_are_named(removed: str, added: str, said: str, tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "memmodels" / "PROFILES.md").read_text(encoding="utf-8")
+    law = re.findall(r"```toml\n(.*?)```", page, flags=re.DOTALL)[1]
+    (tmp_path / "p.toml").write_text(re.sub(removed, added, law), encoding="utf-8")
+    with pytest.raises(InputError, match=said):
+        load(tmp_path / "p.toml")
 
 
 def test_the_page_names_every_key() -> None:

@@ -254,7 +254,7 @@ def _read_run(data: bytes, folder: Path) -> None:
 
 
 def _reader(name: str, make: Callable[[Random], dict[str, Any]], read: Callable[[bytes, Path], object], early: str) -> Reader:
-    return Reader(name, _generator(make), read, early, ".json", _mutate, tests=40)
+    return Reader(name, _generator(make), read, early, ".json", _mutate, tests=15)
 
 
 READERS = {
