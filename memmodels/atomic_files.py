@@ -40,7 +40,23 @@ def open_lock_file(path: Path) -> int:
     Raises:
         OSError: It cannot be opened, is a link, or is no regular file.
     """
-    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    return _open_or_create(path, os.O_RDWR)
+
+
+def append_text(path: Path, text: str) -> None:
+    """Append UTF-8 text to a file, which is created if it is missing. No link is followed. OutputError if it cannot be written."""
+    try:
+        with os.fdopen(_open_or_create(path, os.O_WRONLY | os.O_APPEND), "ab") as file:
+            file.write(escape_surrogates(text).encode())
+    except OSError as error:
+        raise OutputError(
+            f"Writing {path}", _explain(error, path, len(text)), "Choose a place that can be written and has room"
+        ) from error
+
+
+def _open_or_create(path: Path, flags: int) -> int:
+    """Return a handle of a regular file, which is created if it is missing. OSError for a link, and for any other kind."""
+    flags |= os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     handle = os.open(path, flags, 0o666)
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)

@@ -62,7 +62,7 @@ def test_every_capability_has_words() -> None:
     ("arguments", "exit_code", "found"),
     [
         (("--port", "virtual:rp2350", "--vdd", "1.15"), 10, "never above nominal"),
-        (("--port", "virtual:rp9999"), 2, "no such board"),
+        (("--port", "virtual:rp9999"), 2, "no such virtual board"),
         (("--port", "/dev/no-such-port"), 8, "no-such-port"),
         (("--port", "virtual:rp2350", "--pattern", "stripes"), 2, "checkerboard"),
         (("--port", "/dev/ttyS9", "--memory", "uniform"), 2, "real board"),

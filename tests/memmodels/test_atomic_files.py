@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from weakcell.memmodels.atomic_files import check_writable, write_atomically, write_text_atomically
+from weakcell.memmodels.atomic_files import append_text, check_writable, write_atomically, write_text_atomically
 from weakcell.memmodels.errors import OutputError
 
 posix = pytest.mark.skipif(os.name != "posix", reason="POSIX permissions and links")
@@ -202,6 +202,19 @@ _EXCEPTIONS = {
     "host/cli/encoding.py",  # the null device
     "host/train/training_processes.py",  # likewise
 }
+
+
+@posix
+def test_lines_are_appended_and_links_are_not_followed(tmp_path: Path) -> None:
+    for line in ("one\n", "zwei ü\n"):
+        append_text(tmp_path / "log", line)
+    assert (tmp_path / "log").read_bytes() == "one\nzwei ü\n".encode()
+    (tmp_path / "precious").write_bytes(b"kept")
+    (tmp_path / "link").symlink_to(tmp_path / "precious")
+    for target in (tmp_path / "link", tmp_path, tmp_path / "none" / "log"):
+        with pytest.raises(OutputError):
+            append_text(target, "more\n")
+    assert (tmp_path / "precious").read_bytes() == b"kept"
 
 
 def test_nothing_else_in_the_package_writes_files() -> None:

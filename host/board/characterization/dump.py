@@ -27,7 +27,7 @@ from weakcell.host.board.characterization.supply import LowPhase
 from weakcell.host.board.link.protocol import PAGE_WORDS, ConnectedBoard
 from weakcell.host.board.link.ring_curve import RingCurve
 from weakcell.memmodels.address import Words
-from weakcell.memmodels.atomic_files import check_writable, create_folder, write_atomically, write_text_atomically
+from weakcell.memmodels.atomic_files import append_text, check_writable, create_folder, write_atomically, write_text_atomically
 from weakcell.memmodels.errors import InputError, OutputError
 from weakcell.memmodels.files import parse_json, read_arrays, read_text, reason
 
@@ -91,11 +91,7 @@ class Dump:
     def log(self, attempt: Mapping[str, object]) -> None:
         """Append an attempt to the log, with the time now."""
         line = {"time": datetime.now(UTC).isoformat(timespec="seconds"), **attempt}
-        try:
-            with (self.path / "attempts.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
-        except OSError as error:
-            raise OutputError(f"The log in {self.path}", reason(error), "Make room, then `--resume`") from error
+        append_text(self.path / "attempts.jsonl", json.dumps(line, ensure_ascii=False) + "\n")
 
     def load(self, index: int) -> Record | None:
         """Load a point by index, None if it was not measured; InputError if its file is damaged."""
