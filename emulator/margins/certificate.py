@@ -17,7 +17,7 @@ in the last two layers, that does change the prediction.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -92,22 +92,34 @@ def certify(plan: Plan, inputs: Mapping[str, Array], budget: int = 16) -> Certif
 def _split_chain(network: Network) -> tuple[list[_Stage], mg.OutputLayer]:
     head = mg.find_output_layer(network)
     hidden = mg.find_hidden_layers(network)
-    allowed = {id(part.layer) for part in hidden} | {id(head.layer)}
-    binary = head.binary and all(part.tensor.encoding.kind == "sign" and not part.input_zero for part in hidden)
-    chain = all(
-        id(layer) in allowed if isinstance(layer, Convolution) else isinstance(layer, MaxPool | Threshold | Reshape)
-        for layer in network.layers[: network.layers.index(head.layer)]
-    )
-    pooled_bits = any(isinstance(x, MaxPool) and network.values[x.output].kind == "bits" for x in network.layers)
-    follows_bits = all(part.binary for part in hidden[1:]) and len(network.inputs) == 1
-    if not (binary and chain and follows_bits) or pooled_bits:
+    obstacle = _find_obstacle(network, head, hidden)
+    if obstacle is not None:
         raise ModelError(
             f"Certificate of {network.name}",
-            "it is not a plain chain of ±1 layers, each a sum, perhaps a maximum, and a threshold",
+            f"it is not a plain chain of ±1 layers, each a sum, perhaps a maximum, and a threshold: {obstacle}",
             "Certify binarized networks without branches; `weakcell validate` has the last layer's bounds of others",
         )
     pools = {layer.inputs[0]: layer for layer in network.layers if isinstance(layer, MaxPool)}
     return [_Stage(part, pools.get(part.accumulator), _count_reached(network, part.layer)) for part in hidden], head
+
+
+def _find_obstacle(network: Network, head: mg.OutputLayer, hidden: Sequence[mg.HiddenLayer]) -> str | None:
+    """Return the first thing that keeps a network from being a chain of ±1 layers; None if nothing does."""
+    if len(network.inputs) != 1:
+        return f"it has {len(network.inputs)} inputs"
+    for number, part in enumerate(hidden):
+        if part.tensor.encoding.kind != "sign" or part.input_zero:
+            return f"the weights of {part.layer.name} are not ±1, or its inputs have a zero point"
+        if number and not part.binary:
+            return f"the inputs of {part.layer.name} are not ±1"
+    if not head.binary:
+        return f"weights or inputs of {head.layer.name} are not ±1"
+    known = {id(part.layer) for part in hidden}
+    for layer in network.layers[: network.layers.index(head.layer)]:
+        if not (id(layer) in known or isinstance(layer, MaxPool | Threshold | Reshape)):
+            return f"{layer.name} is a {type(layer).__name__}"
+    pools = (layer for layer in network.layers if isinstance(layer, MaxPool) and network.values[layer.output].kind == "bits")
+    return next((f"{pool.name} pools signs" for pool in pools), None)
 
 
 def _count_reached(network: Network, layer: Convolution) -> int:
