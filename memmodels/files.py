@@ -183,6 +183,8 @@ def _unpack(file: BinaryIO, size: int) -> dict[str, npt.NDArray[Any]]:
             do = f"save it uncompressed, with numpy.savez, or {_RAISE}"
             found = f"it has {size:,} bytes and unpacks to {total:,}, more than {most:,}; {do}"
             raise ValueError(found)
+        if not all(member.filename for member in members):  # zipfile cannot even say what is wrong with them
+            raise ValueError("an array has no name")
         return {member.filename.removesuffix(".npy"): _array(archive, member) for member in members}
 
 

@@ -229,8 +229,8 @@ class Profile:
         )
 
     def _measured_values(self, condition: str) -> tuple[float, ...]:
-        """Return the values of a condition at which there are operating points; none if there is a law."""
-        return tuple(sorted({float(point.conditions[condition]) for point in self.points}))
+        """Return the values of a condition at which there are operating points; none for a law, and for an assumed share."""
+        return tuple(sorted({float(point.conditions[condition]) for point in self.points if condition in point.conditions}))
 
     def save(self, path: str | Path) -> Path:
         """Write PATH (TOML) and, if there are arrays, an .npz of the same name.
