@@ -111,7 +111,7 @@ class Dump:
             if outcome.has_counts and (errors is None or errors.dtype != np.uint64 or errors.shape != shape):
                 raise ValueError(f"they do not hold {shape[0]} x {shape[1]} words")
             return Record(point, outcome, shots, errors, failures, float(about["seconds"]))
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise InputError(asked, f"they are damaged ({reason(error)})", do) from error
 
     def records(self) -> list[Record]:
