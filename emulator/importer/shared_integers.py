@@ -1,9 +1,9 @@
 """Integers that several nodes read: every value that is computed from stored integers must follow their flips.
 
 A layer of integers reads stored integers in one order. Other lowerings make a part of a layer of them: a scale, a zero point, a
-step behind a sum. If no node reads the same integers as a weight, that is all: `unplaced_integers.py` names them. If one does, the
-memory holds them, and a flip must change both. The file is then imported again with these integers as shared (`Recipe.kind`):
-float operators compute every value from them at each run. What cannot be computed so is refused.
+step behind a sum. If no node reads the same integers as a weight, they are outside the memory, and `unplaced_integers.py` names
+them. If a node does, the memory holds them, and a flip must change both. The file is then imported again with these integers as
+shared (`Recipe.kind`): float operators compute every value from them at each run. What cannot be computed so is refused.
 """
 
 from __future__ import annotations
